@@ -1,0 +1,27 @@
+//! Dropping records, where a backend can.
+
+use crate::{BackendError, Key, Offset, Reply};
+
+/// Drops records that a snapshot covers.
+///
+/// # Guarantees
+///
+/// - **C1** [`compact`](Self::compact) drops the key's records with offset < `before` but always keeps the key's head record;
+///   offsets of the rest never change, and no other key is touched.
+/// - **C2** The floor is durable, kept **with the log** (it cannot outlive or die without it), tagged with its epoch, and
+///   recorded before the first record is dropped.
+/// - **C3** Idempotent, monotone (a lower `before` changes nothing), clamped to the key's head.
+/// - **C4** [`floor`](Self::floor) answers the key's floor, [`Offset::BEGIN`] until it was first compacted.
+pub trait Compactor: Send + Sync {
+    /// Drops the key's records below `before`; answers the floor that now holds.
+    ///
+    /// # Cancel safety
+    /// Dropping the reply abandons the answer; the compaction may still take place, wholly or in part. Repeat it.
+    fn compact<'a>(&'a self, key: &'a Key, before: Offset) -> Reply<'a, Result<Offset, BackendError>>;
+
+    /// The key's floor: records below may be gone, none at or above is.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    fn floor<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<Offset, BackendError>>;
+}

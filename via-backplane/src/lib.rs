@@ -1,0 +1,27 @@
+//! The event-sourced clustered state backplane behind via.
+//!
+//! Read the modules in this order: the [contract](Backplane) an adapter implements, the [envelope] every record is,
+//! the [`Event`] and [`Fold`] a user writes, and the [`Engine`] that folds one into the other on every pod.
+
+mod backplane;
+mod compactor;
+mod error;
+mod feed;
+mod key;
+mod log;
+mod offset;
+mod reply;
+mod store;
+
+pub use backplane::{Backplane, Limits};
+pub use compactor::Compactor;
+pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry, TooLarge};
+pub use feed::{Feed, MAX_TOPIC_BYTES, Messages, PublishError, Topic};
+pub use key::{Family, InvalidKey, Key, MAX_FAMILY_BYTES, MAX_INSTANCE_BYTES};
+pub use log::{
+    Append, AppendId, Appended, Batch, Entry, EventLog, Expectation, Hole, MAX_APPEND_ID_BYTES, Offsets,
+    OwnedRecord, Page, ReadRange, Records, Resume, Selector, Stored, Subscription,
+};
+pub use offset::{Cursor, Epoch, Head, Incarnation, Offset, Position, RecordId, Rev};
+pub use reply::Reply;
+pub use store::{CellKey, CellSelector, Change, Expected, MAX_CELL_KEY_BYTES, Store, Ttl, Versioned, Watch};

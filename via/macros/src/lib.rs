@@ -1,0 +1,1 @@
+//! Derives for via. Private: use them through `via` or `via-backplane`.

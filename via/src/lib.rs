@@ -1,0 +1,1 @@
+//! A server-driven web framework on an event-sourced clustered state backplane.
