@@ -19,8 +19,8 @@ pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry,
 pub use feed::{Feed, MAX_TOPIC_BYTES, Messages, PublishError, Topic};
 pub use key::{Family, InvalidKey, Key, MAX_FAMILY_BYTES, MAX_INSTANCE_BYTES};
 pub use log::{
-    Append, AppendId, Appended, Batch, Entry, EventLog, Expectation, Hole, MAX_APPEND_ID_BYTES, Offsets,
-    OwnedRecord, Page, ReadRange, Records, Resume, Selector, Stored, Subscription,
+    Append, AppendId, Appended, Batch, Entries, Entry, EventLog, Expectation, Hole, MAX_APPEND_ID_BYTES,
+    Offsets, OwnedRecord, Page, ReadRange, Records, Resume, Selector, Stored, Subscription,
 };
 pub use offset::{Cursor, Epoch, Head, Incarnation, Offset, Position, RecordId, Rev};
 pub use reply::Reply;

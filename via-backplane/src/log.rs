@@ -38,7 +38,7 @@ pub trait EventLog: Send + Sync {
     ///
     /// # Cancel safety
     /// Dropping the reply abandons the answer, not the append: it may still be committed.
-    fn append<'a>(&'a self, append: Append<'a>) -> Reply<'a, Result<Appended, AppendError>>;
+    fn append(&self, append: Append) -> Reply<'_, Result<Appended, AppendError>>;
 
     /// Opens a tail. The reply answers when the subscription is established.
     ///
@@ -160,22 +160,23 @@ pub struct Expectation {
     pub head: Offset,
 }
 
-/// An append: entries of one family, all or none.
-#[derive(Debug, Clone, Copy)]
-pub struct Append<'a> {
+/// An append: entries of one family, all or none. It is passed by value, so that an adapter keeps the record's bytes
+/// without copying them or counting references.
+#[derive(Debug, Clone)]
+pub struct Append {
     /// What to append, in this order; never empty, and all of one family.
-    pub entries: &'a [Entry],
+    pub entries: Entries,
     /// At most one expectation per key.
-    pub expect: &'a [Expectation],
+    pub expect: Vec<Expectation>,
     /// Makes a repeat harmless (L6).
-    pub id: Option<&'a AppendId>,
+    pub id: Option<AppendId>,
 }
 
-impl<'a> Append<'a> {
+impl Append {
     /// An append without expectation or id.
     #[must_use]
-    pub fn new(entries: &'a [Entry]) -> Self {
-        Self { entries, expect: &[], id: None }
+    pub fn new(entries: Entries) -> Self {
+        Self { entries, expect: Vec::new(), id: None }
     }
 
     /// The family appended to.
@@ -183,8 +184,28 @@ impl<'a> Append<'a> {
     /// # Panics
     /// If there are no entries, which no caller may pass to an adapter.
     #[must_use]
-    pub fn family(&self) -> &'a Family {
+    pub fn family(&self) -> &Family {
         self.entries.first().expect("an append has at least one entry").key.family()
+    }
+}
+
+/// The entries of an append; a single one needs no allocation.
+#[derive(Debug, Clone)]
+pub enum Entries {
+    /// Exactly one.
+    One(Entry),
+    /// Any number, never none.
+    Many(Vec<Entry>),
+}
+
+impl std::ops::Deref for Entries {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        match self {
+            Self::One(entry) => std::slice::from_ref(entry),
+            Self::Many(entries) => entries,
+        }
     }
 }
 
