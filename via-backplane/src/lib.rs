@@ -17,6 +17,7 @@ mod reply;
 mod store;
 
 pub mod codec;
+pub mod envelope;
 mod event;
 mod fold;
 mod trace;
@@ -24,6 +25,7 @@ mod trace;
 pub use backplane::{Backplane, Limits};
 pub use codec::{Codec, CodecId, DecodeError, EncodeError};
 pub use compactor::Compactor;
+pub use envelope::{Envelope, EnvelopeError};
 pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry, TooLarge};
 pub use event::{Event, EventId};
 pub use feed::{Feed, MAX_TOPIC_BYTES, Messages, PublishError, Topic};
