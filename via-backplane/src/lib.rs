@@ -50,3 +50,8 @@ pub use store::{CellKey, CellSelector, Change, Expected, MAX_CELL_KEY_BYTES, Sto
 pub use trace::TraceContext;
 /// Derives [`trait@Event`] for a struct or enum; the trait's page says how.
 pub use via_macros::Event;
+
+// The book's examples are compiled and run with this crate's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/folds.md")]
+struct Folds;
