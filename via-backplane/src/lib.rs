@@ -18,7 +18,9 @@ mod store;
 
 pub mod codec;
 pub mod envelope;
-mod event;
+// `via` re-exports the trait with a derive of its own, so it needs a path to the trait that is not also the derive.
+#[doc(hidden)]
+pub mod event;
 mod fold;
 mod trace;
 
