@@ -24,6 +24,9 @@ mod trace;
 
 mod engine;
 
+#[cfg(feature = "testing")]
+pub mod fault;
+
 pub use backplane::{Backplane, Limits};
 pub use codec::{Codec, CodecId, DecodeError, EncodeError};
 pub use compactor::Compactor;
