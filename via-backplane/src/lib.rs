@@ -25,6 +25,8 @@ mod trace;
 mod engine;
 
 #[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "testing")]
 pub mod fault;
 
 pub use backplane::{Backplane, Limits};
