@@ -138,7 +138,7 @@ pub fn run<H: Harness>(case: Case, clock: Clock, fresh: impl AsyncFnOnce() -> H)
 
 /// Expands to one `#[test]` per conformance case, in a module named after the adapter.
 ///
-/// See the [module](crate::conformance) for an example. `skip` names the cases an adapter cannot pass, each with the reason;
+/// See the [module](mod@crate::conformance) for an example. `skip` names the cases an adapter cannot pass, each with the reason;
 /// they are ignored tests, so every runner prints them. A name that is not a case does not compile.
 #[macro_export]
 macro_rules! conformance {
