@@ -17,6 +17,8 @@ impl Profile {
         remove_orphans();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("{PREFIX}{}-{number}", std::process::id()));
+        // A process that was killed may have had this one's id.
+        fs::remove_dir_all(&folder).ok();
         fs::create_dir(&folder).unwrap_or_else(|error| panic!("cannot create {}: {error}", folder.display()));
         Self(folder)
     }
