@@ -3,6 +3,9 @@
 //! Read the modules in this order: the [contract](Backplane) an adapter implements, the [envelope] every record is,
 //! the [`Event`] and [`Fold`] a user writes, and the [`Engine`] that folds one into the other on every pod.
 
+// The derives name this crate by its path, and are used in here too.
+extern crate self as via_backplane;
+
 mod backplane;
 mod compactor;
 mod error;
@@ -13,10 +16,20 @@ mod offset;
 mod reply;
 mod store;
 
+pub mod codec;
+pub mod envelope;
+mod event;
+mod fold;
+mod trace;
+
 pub use backplane::{Backplane, Limits};
+pub use codec::{Codec, CodecId, DecodeError, EncodeError};
 pub use compactor::Compactor;
+pub use envelope::{Envelope, EnvelopeError};
 pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry, TooLarge};
+pub use event::{Event, EventId};
 pub use feed::{Feed, MAX_TOPIC_BYTES, Messages, PublishError, Topic};
+pub use fold::{Fold, Recorded};
 pub use key::{Family, InvalidKey, Key, MAX_FAMILY_BYTES, MAX_INSTANCE_BYTES};
 pub use log::{
     Append, AppendId, Appended, Batch, Entries, Entry, EventLog, Expectation, Hole, MAX_APPEND_ID_BYTES,
@@ -25,3 +38,6 @@ pub use log::{
 pub use offset::{Cursor, Epoch, Head, Incarnation, Offset, Position, RecordId, Rev};
 pub use reply::Reply;
 pub use store::{CellKey, CellSelector, Change, Expected, MAX_CELL_KEY_BYTES, Store, Ttl, Versioned, Watch};
+pub use trace::TraceContext;
+/// Derives [`trait@Event`] for a struct or enum; the trait's page says how.
+pub use via_macros::Event;

@@ -1,0 +1,186 @@
+//! `#[derive(Event)]`: from the type and its `#[event(…)]` to an implementation.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{Attribute, Data, DeriveInput, Error, Ident, LitInt, LitStr, Result, spanned::Spanned};
+
+/// Which crate the user named in their manifest, and so where the trait is.
+#[derive(Clone, Copy)]
+pub(crate) enum Home {
+    Backplane,
+    App,
+}
+
+impl Home {
+    fn path(self) -> TokenStream {
+        match self {
+            Self::Backplane => quote!(::via_backplane),
+            Self::App => quote!(::via::__private::via_backplane),
+        }
+    }
+}
+
+pub(crate) fn derive(input: TokenStream, home: Home) -> TokenStream {
+    match syn::parse2(input).and_then(|input| Event::of(&input)) {
+        Ok(event) => event.expand(home),
+        Err(error) => error.into_compile_error(),
+    }
+}
+
+/// What a type says about itself.
+#[derive(Debug)]
+struct Event {
+    ident: Ident,
+    name: LitStr,
+    version: LitInt,
+    codec: Ident,
+}
+
+impl Event {
+    fn of(input: &DeriveInput) -> Result<Self> {
+        reject_shapes(input)?;
+        let mut keys = Keys::default();
+        for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
+            keys.read(attribute)?;
+        }
+        let Some(name) = keys.name else {
+            return Err(Error::new(
+                keys.attribute.unwrap_or_else(|| input.ident.span()),
+                format!(
+                    "an event needs the name the log calls it by: `#[event(name = \"{}\")]`",
+                    example(input)
+                ),
+            ));
+        };
+        Ok(Self {
+            ident: input.ident.clone(),
+            name,
+            version: keys.version.unwrap_or_else(|| LitInt::new("1", Span::call_site())),
+            codec: keys.codec.unwrap_or_else(|| Ident::new("MessagePack", Span::call_site())),
+        })
+    }
+
+    fn expand(&self, home: Home) -> TokenStream {
+        let Self { ident, name, version, codec } = self;
+        let home = home.path();
+        // A codec that cannot write this type, or is behind a feature, is reported where it was named.
+        let codec = quote_spanned!(codec.span()=> #home::codec::#codec);
+        quote! {
+            #[automatically_derived]
+            impl #home::Event for #ident {
+                const NAME: &'static ::core::primitive::str = #name;
+                const VERSION: ::core::primitive::u32 = #version;
+                const CODEC: #home::CodecId = <#codec as #home::Codec<Self>>::ID;
+
+                #[inline]
+                fn encode(
+                    &self,
+                    out: &mut ::std::vec::Vec<::core::primitive::u8>,
+                ) -> ::core::result::Result<(), #home::EncodeError> {
+                    <#codec as #home::Codec<Self>>::encode(self, out)
+                }
+
+                #[inline]
+                fn decode(
+                    version: ::core::primitive::u32,
+                    codec: #home::CodecId,
+                    payload: &[::core::primitive::u8],
+                ) -> ::core::result::Result<Self, #home::DecodeError> {
+                    #home::codec::decode_current::<Self, #codec>(version, codec, payload)
+                }
+            }
+        }
+    }
+}
+
+fn reject_shapes(input: &DeriveInput) -> Result<()> {
+    if let Data::Union(union) = &input.data {
+        return Err(Error::new(union.union_token.span(), "an event is a struct or an enum"));
+    }
+    if !input.generics.params.is_empty() {
+        return Err(Error::new(
+            input.generics.span(),
+            "an event has no generic parameters: its name in the log stands for one type; \
+             derive `Event` for a struct of its own per type",
+        ));
+    }
+    Ok(())
+}
+
+/// A name to show in an error: `ChatPosted` could be called `chat.posted`.
+fn example(input: &DeriveInput) -> String {
+    let mut name = String::new();
+    for letter in input.ident.to_string().chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('.');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name
+}
+
+/// The keys of `#[event(…)]` as they are read.
+#[derive(Default)]
+struct Keys {
+    attribute: Option<Span>,
+    name: Option<LitStr>,
+    version: Option<LitInt>,
+    codec: Option<Ident>,
+}
+
+impl Keys {
+    fn read(&mut self, attribute: &Attribute) -> Result<()> {
+        self.attribute = Some(attribute.span());
+        attribute.parse_nested_meta(|meta| {
+            let key = &meta.path;
+            match key.get_ident().map(Ident::to_string).as_deref() {
+                Some("name") => set(&mut self.name, key, name(meta.value()?.parse()?)?),
+                Some("version") => set(&mut self.version, key, version(meta.value()?.parse()?)?),
+                Some("codec") => set(&mut self.codec, key, codec(&meta.value()?.parse()?)?),
+                _ => Err(meta.error("unknown key: an event has `name`, `version` and `codec`")),
+            }
+        })
+    }
+}
+
+fn set<T>(slot: &mut Option<T>, key: &syn::Path, value: T) -> Result<()> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Error::new(key.span(), "this key is given twice")),
+    }
+}
+
+fn name(name: LitStr) -> Result<LitStr> {
+    if name.value().trim().is_empty() {
+        return Err(Error::new(
+            name.span(),
+            "the name is empty: the log could not tell this event from others",
+        ));
+    }
+    Ok(name)
+}
+
+fn version(version: LitInt) -> Result<LitInt> {
+    match version.base10_parse::<u32>() {
+        Ok(0) => Err(Error::new(version.span(), "versions start at 1")),
+        // Written anew without a suffix: `1u8` is as good a version as any.
+        Ok(number) => Ok(LitInt::new(&number.to_string(), version.span())),
+        Err(_) => Err(Error::new(version.span(), "a version is a whole number from 1 to 4294967295")),
+    }
+}
+
+fn codec(name: &LitStr) -> Result<Ident> {
+    let codec = match name.value().as_str() {
+        "messagepack" => "MessagePack",
+        "json" => "Json",
+        "bincode" => "Bincode",
+        "protobuf" => "Protobuf",
+        _ => {
+            return Err(Error::new(
+                name.span(),
+                "unknown codec: choose \"messagepack\", \"json\", \"bincode\" or \"protobuf\"",
+            ));
+        }
+    };
+    Ok(Ident::new(codec, name.span()))
+}
