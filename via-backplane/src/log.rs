@@ -336,6 +336,21 @@ impl Batch {
         self.range.clone().filter_map(|index| self.records.get(index))
     }
 
+    /// The records in order, each with its slot.
+    pub fn slots(&self) -> impl Iterator<Item = (usize, Stored<'_>)> + Clone {
+        self.range.clone().filter_map(|slot| Some((slot, self.records.get(slot)?)))
+    }
+
+    /// The part of this batch in `slots`, sharing the records.
+    ///
+    /// # Panics
+    /// If `slots` is not within this batch.
+    #[must_use]
+    pub fn part(&self, slots: Range<usize>) -> Self {
+        assert!(self.range.start <= slots.start && slots.end <= self.range.end, "a part is within its batch");
+        Self { epoch: self.epoch, records: self.records.clone(), range: slots, hole: None }
+    }
+
     /// Whether there is no record; true only of a batch that brings a hole, and of a read past the end.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,0 +1,348 @@
+//! From an event to a committed record.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Core, metrics::OfFamily, retry::Delays};
+use crate::{
+    Append, AppendError, AppendId, Appended, BackendError, EncodeError, Entries, Entry, Event, EventId,
+    Expectation, Key, Offset, RecordId, Retry, TooLarge, TraceContext,
+    envelope::{self, Envelope, Unknown},
+};
+
+/// Repeats of an append with an id whose outcome is unknown.
+const MAX_REPEATS: usize = 8;
+/// Of answers that need no waiting, one in this many is timed: two clock reads would cost more than such an append.
+const TIMED_ONE_IN: u32 = 64;
+
+/// What an append may carry besides its event.
+///
+/// ```
+/// use via_backplane::{AppendId, AppendOptions, Offset};
+/// let options = AppendOptions::default()
+///     .id(AppendId::new("order-4711")?)
+///     .expect_head(Offset::BEGIN);
+/// # Ok::<(), via_backplane::InvalidKey>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "options do nothing by themselves"]
+pub struct AppendOptions {
+    id: Option<AppendId>,
+    expect_head: Option<Offset>,
+    trace: Option<TraceContext>,
+}
+
+impl AppendOptions {
+    /// Makes repeating the append harmless, within the backplane's id window. The event's id is derived from it.
+    pub fn id(mut self, id: AppendId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Appends only if the key's last record stands at this offset.
+    pub fn expect_head(mut self, head: Offset) -> Self {
+        self.expect_head = Some(head);
+        self
+    }
+
+    /// Continues a trace: every fold and consumer of the event sees it.
+    pub fn trace(mut self, trace: TraceContext) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+}
+
+/// Why an append did not answer with a position.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendFailed {
+    /// The key's head was not the expected one; nothing was appended.
+    #[error("`{key}` has a newer record than expected")]
+    Conflict {
+        /// The key.
+        key: Key,
+        /// Its head, where the backplane says it.
+        head: Option<Offset>,
+    },
+    /// This id was appended before, and the backplane does not recall where.
+    #[error("this append to `{key}` was made before")]
+    Duplicate {
+        /// The key.
+        key: Key,
+    },
+    /// The outcome is unknown: the events may be in the log now, or may still land.
+    #[error("the append to `{key}` may or may not have been committed")]
+    MaybeCommitted {
+        /// The key.
+        key: Key,
+        /// What hid the outcome.
+        source: BackendError,
+    },
+    /// Larger than the backplane takes; nothing was appended.
+    #[error("an event for `{key}` is too large")]
+    TooLarge {
+        /// The key.
+        key: Key,
+        /// What, how large, and the limit.
+        source: TooLarge,
+    },
+    /// The event could not be encoded; nothing was appended.
+    #[error("the event could not be encoded")]
+    Encode(#[from] EncodeError),
+    /// A batch without events.
+    #[error("a batch needs at least one event")]
+    Empty,
+    /// A batch over two families; there is no transaction across families.
+    #[error("`{key}` is of another family than the batch's first event")]
+    OtherFamily {
+        /// The key that does not belong.
+        key: Key,
+    },
+    /// The backplane failed; nothing was appended.
+    #[error("the append to `{key}` failed")]
+    Backend {
+        /// The key.
+        key: Key,
+        /// What failed.
+        source: BackendError,
+    },
+}
+
+impl AppendFailed {
+    /// Whether repeating the append is right.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::MaybeCommitted { .. } => Retry::MayDuplicate,
+            Self::Backend { source, .. } => source.retry(),
+            _ => Retry::Never,
+        }
+    }
+
+    fn of(key: &Key, error: AppendError) -> Self {
+        let key = key.clone();
+        match error {
+            AppendError::Conflict { head } => Self::Conflict { key, head },
+            AppendError::Duplicate => Self::Duplicate { key },
+            AppendError::MaybeCommitted(source) => Self::MaybeCommitted { key, source },
+            AppendError::TooLarge(source) => Self::TooLarge { key, source },
+            AppendError::Backend(source) => Self::Backend { key, source },
+        }
+    }
+}
+
+/// What an append's envelopes have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp {
+    micros: u64,
+    first: EventId,
+    trace: Option<TraceContext>,
+}
+
+impl Stamp {
+    pub(super) fn new(core: &Core, key: &Key, options: &AppendOptions) -> Self {
+        let now = core.ambient.clock.now();
+        let first = match &options.id {
+            Some(id) => derived_id(key, id),
+            None => core.ambient.event_id(now),
+        };
+        Self { micros: envelope::micros(now), first, trace: options.trace }
+    }
+
+    /// The id of a batch's event at `index`: the first one's, counted up in its low 62 bits (RFC 9562, §6.2, method 2).
+    fn id(&self, index: usize) -> EventId {
+        let (high, low) = self.first.0.split_at(8);
+        let low = u64::from_be_bytes(low.try_into().expect("eight of sixteen bytes"));
+        let variant = low & !(u64::MAX >> 2);
+        let counted = variant | (low.wrapping_add(index as u64) & (u64::MAX >> 2));
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(high);
+        id[8..].copy_from_slice(&counted.to_be_bytes());
+        EventId(id)
+    }
+}
+
+/// The same append id always means the same event ids: whoever repeats an append repeats its events. UUID version 8.
+fn derived_id(key: &Key, id: &AppendId) -> EventId {
+    let mut hasher = blake3::Hasher::new_derive_key("via 2026 event id of an append id");
+    for part in [key.family().as_str(), key.instance_name().unwrap_or(""), id.as_str()] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    let digest = hasher.finalize();
+    let bytes = digest.as_bytes()[..16].try_into().expect("sixteen of thirty-two bytes");
+    EventId(uuid::Builder::from_custom_bytes(bytes).into_uuid().into_bytes())
+}
+
+thread_local! {
+    /// A payload has to be encoded before its envelope knows its length.
+    static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Encodes one record, in one allocation.
+pub(super) fn encode<E: Event>(
+    event: &E,
+    stamp: Stamp,
+    index: usize,
+) -> Result<(Bytes, RecordId), EncodeError> {
+    with_envelope(event, stamp, index, |envelope| {
+        let mut record = Vec::with_capacity(envelope.encoded_len());
+        envelope.encode(&mut record);
+        (Bytes::from(record), envelope.id.into())
+    })
+}
+
+/// Encodes a batch's records into one buffer; answers the last one's identity too.
+pub(super) fn encode_all<'a, E: Event>(
+    events: impl Iterator<Item = (&'a Key, E)>,
+    stamp: Stamp,
+) -> Result<(Entries, RecordId), AppendFailed> {
+    let mut buffer = Vec::new();
+    let mut ends = Vec::with_capacity(events.size_hint().0);
+    let mut last = RecordId::default();
+    for (index, (key, event)) in events.enumerate() {
+        last = with_envelope(&event, stamp, index, |envelope| {
+            envelope.encode(&mut buffer);
+            envelope.id.into()
+        })?;
+        ends.push((key.clone(), buffer.len()));
+    }
+    if ends.is_empty() {
+        return Err(AppendFailed::Empty);
+    }
+    let buffer = Bytes::from(buffer);
+    let mut start = 0;
+    let entries = ends.into_iter().map(|(key, end)| {
+        let record = buffer.slice(start..end);
+        start = end;
+        Entry { key, record }
+    });
+    Ok((Entries::Many(entries.collect()), last))
+}
+
+fn with_envelope<E: Event, T>(
+    event: &E,
+    stamp: Stamp,
+    index: usize,
+    write: impl FnOnce(&Envelope<'_>) -> T,
+) -> Result<T, EncodeError> {
+    PAYLOAD.with_borrow_mut(|payload| {
+        payload.clear();
+        event.encode(payload)?;
+        Ok(write(&Envelope {
+            id: stamp.id(index),
+            time: stamp.micros,
+            name: E::NAME,
+            version: E::VERSION,
+            codec: E::CODEC,
+            payload,
+            trace: stamp.trace,
+            trace_state: None,
+            subject: None,
+            unknown: Unknown::default(),
+        }))
+    })
+}
+
+/// Appends, and repeats an append with an id while its outcome is unknown (PROTOCOL §6).
+pub(super) async fn commit(
+    core: &Core,
+    metrics: &OfFamily,
+    key: &Key,
+    entries: Entries,
+    options: AppendOptions,
+) -> Result<Appended, AppendFailed> {
+    let count = entries.len() as u64;
+    let expect = options.expect_head.map(|head| Expectation { key: key.clone(), head }).into_iter().collect();
+    let append = Append { entries, expect, id: options.id };
+    // A caller that appends in a loop must let the projector run, even when no answer needs waiting.
+    tokio::task::coop::consume_budget().await;
+    let repeatable = append.id.is_some() || !core.ambient.rules().repeat_only_with_id;
+    let appended =
+        if repeatable { repeat(core, metrics, append).await } else { once(core, metrics, append).await };
+    let appended = appended.map_err(|error| AppendFailed::of(key, error))?;
+    metrics.appended.increment(count);
+    Ok(appended)
+}
+
+async fn once(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appended, AppendError> {
+    let log = core.backplane.log();
+    if core.times_this_one(TIMED_ONE_IN) {
+        let started = Instant::now();
+        let appended = log.append(append).await;
+        metrics.append_seconds.record(started.elapsed().as_secs_f64());
+        return appended;
+    }
+    match log.append(append).now() {
+        Ok(appended) => appended,
+        Err(reply) => {
+            let started = Instant::now();
+            let appended = reply.await;
+            metrics.append_seconds.record(started.elapsed().as_secs_f64());
+            appended
+        }
+    }
+}
+
+async fn repeat(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appended, AppendError> {
+    // Half the window: the repeats must arrive while the first attempt is still remembered.
+    let deadline = Instant::now() + core.backplane.limits().id_window / 2;
+    let mut delays = Delays::new(
+        std::time::Duration::from_millis(20),
+        std::time::Duration::from_secs(2),
+        core.ambient.seed(),
+    );
+    let mut repeats = 0;
+    loop {
+        match once(core, metrics, append.clone()).await {
+            Err(AppendError::MaybeCommitted(_)) if repeats < MAX_REPEATS && Instant::now() < deadline => {
+                repeats += 1;
+                delays.wait().await;
+            }
+            // After an unknown outcome, a failure to reach the backend does not make the outcome known.
+            Err(AppendError::Backend(error)) if repeats > 0 && error.retry() == Retry::Safe => {
+                if repeats == MAX_REPEATS || Instant::now() >= deadline {
+                    return Err(AppendError::MaybeCommitted(error));
+                }
+                repeats += 1;
+                delays.wait().await;
+            }
+            Err(AppendError::Backend(error)) if repeats > 0 => {
+                return Err(AppendError::MaybeCommitted(error));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Family;
+
+    #[test]
+    fn ids_of_a_batch_are_distinct_ordered_and_stay_version_7() {
+        let first = EventId(uuid::Uuid::now_v7().into_bytes());
+        let stamp = Stamp { micros: 0, first, trace: None };
+        assert_eq!(stamp.id(0), first);
+        let ids: Vec<_> = (0..1_000).map(|index| stamp.id(index)).collect();
+        let wraps = ids.windows(2).filter(|pair| pair[0] >= pair[1]).count();
+        assert!(wraps <= 1, "the counter wraps at most once in 2^62 ids");
+        for id in ids {
+            let uuid = uuid::Uuid::from_bytes(id.0);
+            assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
+        }
+    }
+
+    #[test]
+    fn an_append_id_means_one_event_id_per_key() {
+        let rooms = Family::new("rooms").expect("a valid name");
+        let one = Key::instance(&rooms, "1").expect("a valid name");
+        let two = Key::instance(&rooms, "2").expect("a valid name");
+        let id = AppendId::new("click").expect("a valid id");
+        assert_eq!(derived_id(&one, &id), derived_id(&one, &id));
+        assert_ne!(derived_id(&one, &id), derived_id(&two, &id));
+        assert_ne!(derived_id(&one, &id), derived_id(&one, &AppendId::new("other").expect("a valid id")));
+    }
+}

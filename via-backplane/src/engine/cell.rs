@@ -1,0 +1,436 @@
+//! One current value in the store, with a local copy on this pod.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use metrics::counter;
+use parking_lot::Mutex;
+use prost::Message as _;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::watch;
+
+use super::{
+    Core,
+    changes::Changes,
+    metrics::{CELL_CONFLICTS, CELL_UPDATES},
+    projection::{Published, View},
+    retry::Delays,
+};
+use crate::{
+    BackendError, CasError, CellKey, Codec as _, CodecId, DecodeError, EncodeError, Expected, Offset, Retry,
+    Rev, TooLarge, Ttl, Versioned, codec::MessagePack,
+};
+
+/// Lost races after which an update gives up.
+const MAX_ATTEMPTS: usize = 64;
+/// Repeats of one write whose outcome is unknown.
+const MAX_REPEATS: usize = 8;
+
+/// A shared value: changed by compare-and-swap, read from a local copy that a watch keeps right.
+///
+/// # Guarantees
+///
+/// - [`read`](Self::read) never waits; it may lag the newest write by one hop.
+/// - An [`update`](Self::update) that returned is stored, and the next `read` on this pod sees it or something newer.
+/// - An update's closure is never run on a value that already holds its own effect: where that cannot be told, the
+///   update answers [`UpdateError::MaybeCommitted`].
+///
+/// ```
+/// # async fn doc(engine: via_backplane::Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// let theme = engine.cell::<String>("theme")?;
+/// theme.set("dark".to_owned()).await?;
+/// assert_eq!(theme.read().as_deref().map(String::as_str), Some("dark"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Cell<T> {
+    pub(super) core: Core,
+    pub(super) local: Arc<Local<T>>,
+}
+
+/// Why an update did not take place, or may have.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError<R = std::convert::Infallible> {
+    /// The closure said no; nothing was written.
+    #[error("rejected")]
+    Rejected(R),
+    /// Others kept writing first; nothing was written.
+    #[error("the cell is contended")]
+    Contended,
+    /// The outcome is unknown: the update may be stored, may be overwritten already, or may still land.
+    #[error("the update may or may not have been committed")]
+    MaybeCommitted(#[source] BackendError),
+    /// Larger than the backplane takes; nothing was written.
+    #[error("the value is too large")]
+    TooLarge(#[source] TooLarge),
+    /// The value could not be encoded; nothing was written.
+    #[error("the value could not be encoded")]
+    Encode(#[source] EncodeError),
+    /// What is stored does not decode as this type, and is not overwritten.
+    #[error("the stored value does not decode")]
+    Undecodable(#[source] DecodeError),
+    /// The backplane failed; nothing was written.
+    #[error("the cell could not be updated")]
+    Backend(#[source] BackendError),
+}
+
+impl<R> UpdateError<R> {
+    /// Whether repeating the update is right.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Contended => Retry::Safe,
+            Self::MaybeCommitted(_) => Retry::MayDuplicate,
+            Self::Backend(error) => error.retry(),
+            _ => Retry::Never,
+        }
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Rejected(_) => "rejected",
+            Self::Contended => "contended",
+            Self::MaybeCommitted(_) => "unknown",
+            _ => "failed",
+        }
+    }
+}
+
+/// A cell as it is stored; see `docs/wire-format.md`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct StoredCell {
+    /// The write that stored it: how a writer knows its own.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) nonce: Bytes,
+    #[prost(uint32, tag = "2")]
+    pub(super) codec: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) payload: Bytes,
+}
+
+impl StoredCell {
+    fn decode_value<T: Serialize + DeserializeOwned>(bytes: &Bytes) -> Result<T, DecodeError> {
+        let malformed = |source| DecodeError::Payload { codec: CodecId::PROTOBUF, source };
+        let stored = Self::decode(bytes.clone()).map_err(|error| malformed(Box::new(error)))?;
+        if stored.codec != CodecId::MESSAGE_PACK.0 {
+            return Err(DecodeError::ForeignCodec {
+                codec: CodecId(stored.codec),
+                expected: CodecId::MESSAGE_PACK,
+            });
+        }
+        MessagePack::decode(&stored.payload)
+    }
+}
+
+impl<T> Cell<T> {
+    /// The name in the store.
+    #[must_use]
+    pub fn key(&self) -> &CellKey {
+        &self.local.key
+    }
+
+    /// The value now, or `None` if it is not loaded yet (loading has begun). Never waits. A cell that was never written
+    /// holds the type's default.
+    #[must_use]
+    pub fn read(&self) -> Option<View<T>> {
+        self.local.slot.lock().value.clone().map(View::new)
+    }
+
+    /// Tells when the value changes or becomes loaded.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes::new(Arc::from(format!("cell {}", self.key())), self.local.version.subscribe())
+    }
+
+    /// The value, once it is loaded.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn loaded(&self) -> View<T> {
+        let mut changes = self.changes();
+        loop {
+            if let Some(view) = self.read() {
+                return view;
+            }
+            if !changes.changed().await {
+                unreachable!("the local copy outlives its handles");
+            }
+        }
+    }
+}
+
+impl<T> Cell<T>
+where
+    T: Serialize + DeserializeOwned + Clone + Default + Send + Sync + 'static,
+{
+    /// Replaces the value.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    ///
+    /// # Cancel safety
+    /// As [`update`](Self::update).
+    pub async fn set(&self, value: T) -> Result<(), UpdateError> {
+        self.update(|present| {
+            present.clone_from(&value);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes the value by what `change` makes of it; runs it again when somebody else wrote first.
+    ///
+    /// Updates of one cell run one at a time on a pod.
+    ///
+    /// # Errors
+    /// [`UpdateError::Rejected`] with what `change` returned; else see there.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the answer, not a write under way: it may still be committed.
+    pub async fn update<R>(&self, change: impl FnMut(&mut T) -> Result<(), R>) -> Result<(), UpdateError<R>> {
+        let _turn = self.local.updating.lock().await;
+        let outcome = self.try_update(change).await;
+        let label = outcome.as_ref().err().map_or("written", UpdateError::outcome);
+        counter!(CELL_UPDATES, "outcome" => label).increment(1);
+        outcome
+    }
+
+    async fn try_update<R>(
+        &self,
+        mut change: impl FnMut(&mut T) -> Result<(), R>,
+    ) -> Result<(), UpdateError<R>> {
+        let mut delays =
+            Delays::new(Duration::from_millis(1), Duration::from_millis(250), self.core.ambient.seed());
+        for _ in 0..MAX_ATTEMPTS {
+            let present = self.load().await.map_err(UpdateError::Backend)?;
+            let mut value = match &present {
+                Some(present) => {
+                    StoredCell::decode_value(&present.bytes).map_err(UpdateError::Undecodable)?
+                }
+                None => T::default(),
+            };
+            change(&mut value).map_err(UpdateError::Rejected)?;
+            let write = Write::new(&self.core, present, &value).map_err(UpdateError::Encode)?;
+            match self.commit(&write).await {
+                Ok(rev) => {
+                    self.local.take(Some(rev), value);
+                    return Ok(());
+                }
+                Err(Lost::Conflict) => {
+                    counter!(CELL_CONFLICTS).increment(1);
+                    delays.wait().await;
+                }
+                Err(Lost::Failed(error)) => return Err(error.into()),
+            }
+        }
+        Err(UpdateError::Contended)
+    }
+
+    async fn load(&self) -> Result<Option<Versioned>, BackendError> {
+        self.core.backplane.store().load(self.key()).await
+    }
+
+    /// Writes once, and finds out whether that happened where the answer was lost (PROTOCOL §6).
+    async fn commit(&self, write: &Write) -> Result<Rev, Lost> {
+        let rules = self.core.ambient.rules();
+        let mut delays =
+            Delays::new(Duration::from_millis(10), Duration::from_secs(1), self.core.ambient.seed());
+        let mut unknown: Option<BackendError> = None;
+        for _ in 0..=MAX_REPEATS {
+            let attempt = self.core.backplane.store().cas(
+                self.key(),
+                write.expected,
+                write.bytes.clone(),
+                Ttl::Forever,
+            );
+            match attempt.await {
+                Ok(rev) => return Ok(rev),
+                Err(CasError::Conflict { .. }) => return self.judge_conflict(write, unknown).await,
+                Err(CasError::TooLarge(error)) => return Err(Lost::Failed(Failed::TooLarge(error))),
+                Err(CasError::MaybeCommitted(_)) if !rules.resolve_by_nonce => return Err(Lost::Conflict),
+                Err(CasError::MaybeCommitted(error)) => unknown = Some(error),
+                // Once an outcome is unknown, a refusal of the repeat does not make it known.
+                Err(CasError::Backend(error)) if unknown.is_none() => {
+                    return Err(Lost::Failed(Failed::Backend(error)));
+                }
+                Err(CasError::Backend(error)) => unknown = Some(error),
+            }
+            delays.wait().await;
+            // The same write at the same revision again: it wins at most once, whenever the first lands.
+        }
+        Err(Lost::Failed(Failed::Unknown(unknown.expect("only unknown outcomes are repeated"))))
+    }
+
+    /// Somebody wrote at the expected revision. It may have been this very write, whose answer was lost.
+    async fn judge_conflict(&self, write: &Write, unknown: Option<BackendError>) -> Result<Rev, Lost> {
+        let Some(unknown) = unknown else { return Err(Lost::Conflict) };
+        let found = match self.load().await {
+            Ok(found) => found,
+            Err(error) => return Err(Lost::Failed(Failed::Unknown(error))),
+        };
+        if let Some(found) = found
+            && StoredCell::decode(found.bytes.clone()).is_ok_and(|stored| stored.nonce == write.nonce)
+        {
+            return Ok(found.rev);
+        }
+        // The write may have landed and been overwritten: running the closure again could apply it twice.
+        if self.core.ambient.rules().report_unknown_updates {
+            Err(Lost::Failed(Failed::Unknown(unknown)))
+        } else {
+            Err(Lost::Conflict)
+        }
+    }
+}
+
+impl<T> Clone for Cell<T> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), local: self.local.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Cell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").field("key", self.key()).finish_non_exhaustive()
+    }
+}
+
+/// One compare-and-swap, the same each time it is repeated.
+struct Write {
+    expected: Expected,
+    nonce: Bytes,
+    bytes: Bytes,
+}
+
+impl Write {
+    fn new<T: Serialize + DeserializeOwned>(
+        core: &Core,
+        present: Option<Versioned>,
+        value: &T,
+    ) -> Result<Self, EncodeError> {
+        let nonce = Bytes::copy_from_slice(&core.ambient.entropy.bits().to_be_bytes());
+        let mut payload = Vec::new();
+        MessagePack::encode(value, &mut payload)?;
+        let stored =
+            StoredCell { nonce: nonce.clone(), codec: CodecId::MESSAGE_PACK.0, payload: payload.into() };
+        let expected = present.map_or(Expected::Absent, |present| Expected::At(present.rev));
+        Ok(Self { expected, nonce, bytes: stored.encode_to_vec().into() })
+    }
+}
+
+/// Why a write is not known to be stored.
+enum Lost {
+    /// Somebody else won; try again.
+    Conflict,
+    Failed(Failed),
+}
+
+enum Failed {
+    TooLarge(TooLarge),
+    Backend(BackendError),
+    Unknown(BackendError),
+}
+
+impl<R> From<Failed> for UpdateError<R> {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::TooLarge(error) => Self::TooLarge(error),
+            Failed::Backend(error) => Self::Backend(error),
+            Failed::Unknown(error) => Self::MaybeCommitted(error),
+        }
+    }
+}
+
+/// A cell's copy on this pod.
+pub(super) struct Local<T> {
+    pub(super) key: CellKey,
+    slot: Mutex<Slot<T>>,
+    version: watch::Sender<u64>,
+    updating: tokio::sync::Mutex<()>,
+}
+
+struct Slot<T> {
+    /// The revision of `value`, or of its removal; `None` if the store never said one.
+    rev: Option<Rev>,
+    /// `None` until the store was asked.
+    value: Option<Arc<Published<T>>>,
+    /// `rev` when the watch began its last replay.
+    rev_at_begin: Option<Rev>,
+}
+
+impl<T: Default> Local<T> {
+    pub(super) fn new(key: CellKey) -> Self {
+        Self {
+            key,
+            slot: Mutex::new(Slot { rev: None, value: None, rev_at_begin: None }),
+            version: watch::Sender::new(0),
+            updating: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Takes a value of the store, unless a newer one is held.
+    fn take(&self, rev: Option<Rev>, value: T) {
+        let mut slot = self.slot.lock();
+        if slot.value.is_some() && (rev.is_none() || slot.rev >= rev) {
+            return;
+        }
+        let version = *self.version.borrow() + 1;
+        slot.rev = rev.or(slot.rev);
+        slot.value = Some(Arc::new(Published { state: value, version, key_head: Offset::BEGIN }));
+        // Sent under the lock, so that versions are announced in order.
+        self.version.send_replace(version);
+    }
+}
+
+/// A local copy, whatever its type: what the watch talks to.
+pub(super) trait Watched: Send + Sync {
+    fn key(&self) -> &CellKey;
+    /// The store holds these bytes.
+    fn put(&self, rev: Rev, bytes: &Bytes);
+    /// The store holds nothing, since this revision if it is known.
+    fn gone(&self, rev: Option<Rev>);
+    /// A replay of the present begins. A store of another incarnation counts its revisions anew.
+    fn begin(&self, same_store: bool);
+    /// The replay ended without this cell.
+    fn was_not_replayed(&self);
+}
+
+impl<T> Watched for Local<T>
+where
+    T: Serialize + DeserializeOwned + Default + Send + Sync,
+{
+    fn key(&self) -> &CellKey {
+        &self.key
+    }
+
+    fn put(&self, rev: Rev, bytes: &Bytes) {
+        match StoredCell::decode_value(bytes) {
+            Ok(value) => self.take(Some(rev), value),
+            Err(error) => {
+                tracing::error!(cell = %self.key, rev = rev.0, %error, "the stored value does not decode; the last good one is kept");
+            }
+        }
+    }
+
+    fn gone(&self, rev: Option<Rev>) {
+        self.take(rev, T::default());
+    }
+
+    fn begin(&self, same_store: bool) {
+        let mut slot = self.slot.lock();
+        if !same_store {
+            slot.rev = None;
+        }
+        slot.rev_at_begin = slot.rev;
+    }
+
+    fn was_not_replayed(&self) {
+        let mut slot = self.slot.lock();
+        // A write of this pod since the replay began is newer than the replay.
+        if slot.rev == slot.rev_at_begin && slot.rev.is_some() {
+            slot.value = None;
+            drop(slot);
+            self.take(None, T::default());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The task that keeps the local copies of cells right.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Core, cell::Watched, metrics::OfTail, retry::Delays};
+use crate::{BackendError, BoxError, CellKey, CellSelector, Change, ErrorKind, Incarnation};
+
+/// The cells this pod holds a copy of.
+#[derive(Default)]
+pub(super) struct Cells {
+    all: Mutex<BTreeMap<CellKey, Arc<dyn Watched>>>,
+    /// Registered, and not asked for yet.
+    unasked: Mutex<Vec<Arc<dyn Watched>>>,
+    registered: Notify,
+}
+
+impl Cells {
+    pub(super) fn add(&self, cell: Arc<dyn Watched>) {
+        self.all.lock().insert(cell.key().clone(), cell.clone());
+        self.unasked.lock().push(cell);
+        self.registered.notify_one();
+    }
+
+    fn find(&self, key: &CellKey) -> Option<Arc<dyn Watched>> {
+        self.all.lock().get(key).cloned()
+    }
+
+    fn every(&self) -> Vec<Arc<dyn Watched>> {
+        self.all.lock().values().cloned().collect()
+    }
+}
+
+/// Follows every cell below `prefix` for as long as the engine lives.
+pub(super) async fn follow(core: Core, cells: Arc<Cells>, prefix: CellKey) -> Result<(), BoxError> {
+    let tail = OfTail::new(&format!("cells {prefix}"));
+    let mut delays = Delays::new(Duration::from_millis(10), Duration::from_secs(5), core.ambient.seed());
+    let mut follower = Follower {
+        core,
+        cells,
+        selector: CellSelector::Below(prefix),
+        incarnation: None,
+        replayed: BTreeSet::new(),
+    };
+    loop {
+        let Err(error) = follower.watch(&tail, &mut delays).await;
+        tail.up.set(0.0);
+        tail.reconnects.increment(1);
+        if error.kind() == ErrorKind::Closed {
+            return Ok(());
+        }
+        tracing::warn!(%error, "the watch of the cells was interrupted");
+        delays.wait().await;
+    }
+}
+
+struct Follower {
+    core: Core,
+    cells: Arc<Cells>,
+    selector: CellSelector,
+    incarnation: Option<Incarnation>,
+    /// What the replay under way has brought.
+    replayed: BTreeSet<CellKey>,
+}
+
+impl Follower {
+    async fn watch(
+        &mut self,
+        tail: &OfTail,
+        delays: &mut Delays,
+    ) -> Result<std::convert::Infallible, BackendError> {
+        let core = self.core.clone();
+        let store = core.backplane.store();
+        let incarnation = store.incarnation().await?;
+        let same_store = self.incarnation.replace(incarnation).is_none_or(|before| before == incarnation);
+        let mut changes = store.watch(&self.selector).await?;
+        tail.up.set(1.0);
+        let cells = self.cells.clone();
+        self.ask().await?;
+        loop {
+            tokio::select! {
+                biased;
+                () = cells.registered.notified() => self.ask().await?,
+                change = changes.next() => {
+                    let change = change.unwrap_or_else(|| Err(silent_end()))?;
+                    if matches!(change, Change::End) {
+                        delays.reset();
+                    }
+                    if let Some(left_out) = self.take(change, same_store) {
+                        self.load(&*left_out).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Loads the cells that were registered since the last time.
+    async fn ask(&self) -> Result<(), BackendError> {
+        loop {
+            let Some(cell) = self.cells.unasked.lock().pop() else { return Ok(()) };
+            if let Err(error) = self.load(&*cell).await {
+                self.cells.unasked.lock().push(cell);
+                return Err(error);
+            }
+        }
+    }
+
+    async fn load(&self, cell: &dyn Watched) -> Result<(), BackendError> {
+        match self.core.backplane.store().load(cell.key()).await? {
+            Some(found) => cell.put(found.rev, &found.bytes),
+            None => cell.gone(None),
+        }
+        Ok(())
+    }
+
+    /// Applies a change; answers the cell whose value was left out.
+    fn take(&mut self, change: Change, same_store: bool) -> Option<Arc<dyn Watched>> {
+        match change {
+            Change::Begin => {
+                self.replayed.clear();
+                self.cells.every().iter().for_each(|cell| cell.begin(same_store));
+            }
+            Change::End => {
+                let replayed = std::mem::take(&mut self.replayed);
+                let missing = |cell: &&Arc<dyn Watched>| !replayed.contains(cell.key());
+                self.cells.every().iter().filter(missing).for_each(|cell| cell.was_not_replayed());
+            }
+            Change::Put { key, rev, bytes } => {
+                let cell = self.cells.find(&key)?;
+                self.replayed.insert(key);
+                match bytes {
+                    Some(bytes) => cell.put(rev, &bytes),
+                    None => return Some(cell),
+                }
+            }
+            Change::Gone { key, rev } => self.cells.find(&key)?.gone(Some(rev)),
+        }
+        None
+    }
+}
+
+fn silent_end() -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, "the watch ended without saying why")
+}

@@ -1,0 +1,340 @@
+//! The handle of one piece of event-sourced state.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Core,
+    append::{self, AppendFailed, AppendOptions},
+    changes::Changes,
+    family::{Family, Progress},
+    projection::{Halt, Projection, View},
+};
+use crate::{
+    Cursor, Entries, Entry, Epoch, Event, Fold, InvalidKey, Key, Offset, Position, ReadRange, RecordId,
+    Selector,
+};
+
+/// One key's events and the state they fold to, on this pod.
+///
+/// Handles are cheap to clone. `E` is the family's event, `S` its state.
+///
+/// # Guarantees
+///
+/// - [`read`](Self::read) never waits and gives a value that does not change while it is held.
+/// - Every pod that has folded the same records holds the same value, if the fold keeps its contract (see [`Fold`]).
+/// - An append that returned is in the log; this pod folds it soon after, and at once for those who
+///   [`wait_for`](Self::wait_for) its position.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use serde::{Deserialize, Serialize};
+/// use via_backplane::{Engine, Event, Fold, Recorded, Waited};
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(name = "counter.added")]
+/// struct Added { by: i64 }
+///
+/// impl Fold<i64> for Added {
+///     fn fold(self, total: &mut i64, _at: &Recorded) {
+///         *total += self.by;
+///     }
+/// }
+///
+/// # async fn doc(engine: Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// let counter = engine.events::<Added, i64>("counter")?;
+/// let position = counter.append(Added { by: 2 }).await?;
+/// assert_eq!(counter.wait_for(&position, Duration::from_secs(5)).await, Waited::Reached);
+/// assert_eq!(counter.read().as_deref(), Some(&2));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Events<E, S> {
+    pub(super) core: Core,
+    pub(super) family: Arc<Family<E, S>>,
+    pub(super) projection: Arc<Projection<S>>,
+}
+
+/// What waiting for a position came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// The record is folded and readers see it.
+    Reached,
+    /// The key halted at or before the record.
+    Halted,
+    /// The log was recreated or restored: the record is not in this pod's history and never will be.
+    EpochChanged,
+    /// The time was over first.
+    TimedOut,
+}
+
+/// How a key stands on this pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing has been read from the log yet.
+    Cold,
+    /// Records that were there at the start are being folded; reads answer nothing yet.
+    CatchingUp,
+    /// The value follows the log.
+    Live,
+    /// The key folds no further and serves its last good value.
+    Halted(Halt),
+}
+
+impl<E, S> Events<E, S> {
+    /// The key of this state.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.projection.key
+    }
+
+    /// The value now, or `None` if it is not loaded yet (loading has begun). Never waits.
+    #[must_use]
+    pub fn read(&self) -> Option<View<S>> {
+        if self.family.is_live() { self.projection.view() } else { None }
+    }
+
+    /// Tells when the value changes or becomes loaded.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        self.projection.changes()
+    }
+
+    /// The value, once it is loaded. A halted key answers its last good value.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn loaded(&self) -> View<S> {
+        let mut changes = self.changes();
+        loop {
+            if let Some(view) = self.read() {
+                return view;
+            }
+            if !changes.changed().await {
+                // This handle keeps the sender alive.
+                unreachable!("the projection outlives its handles");
+            }
+        }
+    }
+
+    /// How this key stands on this pod.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let progress = *self.family.progress.borrow();
+        match self.projection.halted() {
+            Some(halt) => Status::Halted(halt),
+            None if progress.live => Status::Live,
+            None if progress.covered.offset == Offset::BEGIN => Status::Cold,
+            None => Status::CatchingUp,
+        }
+    }
+
+    /// Every record up to this one is folded and published on this pod.
+    #[must_use]
+    pub fn covered(&self) -> Cursor {
+        self.family.progress.borrow().covered
+    }
+
+    /// The records of this family that this pod skipped because they do not decode: the last 1,024, oldest first.
+    #[must_use]
+    pub fn undecodable(&self) -> Vec<(Key, Offset)> {
+        self.family.undecodable.lock().listed.iter().cloned().collect()
+    }
+
+    /// Waits until a record is folded on this pod: read your writes, here or on any other pod.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn wait_for(&self, position: &Position, at_most: Duration) -> Waited {
+        let deadline = Instant::now() + at_most;
+        timeout_at(deadline, self.reach(position)).await.unwrap_or(Waited::TimedOut)
+    }
+
+    async fn reach(&self, position: &Position) -> Waited {
+        let mut progress = self.family.progress.subscribe();
+        let generation = progress.borrow().generation;
+        loop {
+            let now = *progress.borrow_and_update();
+            if let Some(waited) = self.judge(position, now, generation) {
+                return waited;
+            }
+            if now.covered.offset >= position.cursor.offset {
+                return self.compare_with_the_log(&position.cursor).await;
+            }
+            if progress.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// What is known without asking the log.
+    fn judge(&self, position: &Position, now: Progress, generation: u64) -> Option<Waited> {
+        let wanted = position.cursor;
+        let knows_epoch = now.covered.epoch != Epoch::default();
+        let rules = self.core.ambient.rules();
+        if knows_epoch && now.covered.epoch != wanted.epoch && rules.compare_epochs
+            || now.generation != generation
+        {
+            return Some(Waited::EpochChanged);
+        }
+        if self.projection.halted().is_some_and(|halt| halt.at <= wanted.offset) {
+            return Some(Waited::Halted);
+        }
+        if !knows_epoch || now.covered.offset < wanted.offset {
+            return None;
+        }
+        let known = self.family.recent.lock().get(wanted.offset)?;
+        Some(if known == wanted.id || !rules.compare_record_ids {
+            Waited::Reached
+        } else {
+            Waited::EpochChanged
+        })
+    }
+
+    /// The record was folded too long ago to remember which it was.
+    async fn compare_with_the_log(&self, wanted: &Cursor) -> Waited {
+        let selector = Selector::Key(self.key().clone());
+        let range =
+            ReadRange { after: Offset(wanted.offset.0.saturating_sub(1)), up_to: wanted.offset, limit: 1 };
+        let mut delays = super::retry::Delays::default();
+        loop {
+            match self.core.backplane.log().read(&selector, range).await {
+                Ok(batch) => {
+                    let same =
+                        |record: &crate::Stored<'_>| crate::envelope::record_id(record.bytes) == wanted.id;
+                    // A record that was compacted away has been folded before it went.
+                    let reached = batch.iter().next().is_none_or(|record| same(&record));
+                    return if reached { Waited::Reached } else { Waited::EpochChanged };
+                }
+                Err(_) => delays.wait().await,
+            }
+        }
+    }
+}
+
+impl<E: Event, S: Default> Events<E, S> {
+    /// The same family's instance of this name.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] if the name is empty or too long.
+    pub fn instance(&self, name: impl AsRef<str>) -> Result<Self, InvalidKey> {
+        let key = Key::instance(&self.family.name, name)?;
+        let projection = self.family.projection(&key);
+        Ok(Self { core: self.core.clone(), family: self.family.clone(), projection })
+    }
+}
+
+impl<E, S> Events<E, S>
+where
+    E: Event + Fold<S>,
+{
+    /// Appends one event and answers where it stands.
+    ///
+    /// # Errors
+    /// [`AppendFailed`]; its `retry()` says whether repeating is right.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the answer, not the append: it may still be committed.
+    pub async fn append(&self, event: E) -> Result<Position, AppendFailed> {
+        self.append_with(event, AppendOptions::default()).await
+    }
+
+    /// Appends one event with an id, an expectation or a trace context.
+    ///
+    /// With an id, an unknown outcome is resolved by repeating the append inside the id's window.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); also [`AppendFailed::Conflict`] if an expectation failed.
+    ///
+    /// # Cancel safety
+    /// As [`append`](Self::append).
+    pub async fn append_with(&self, event: E, options: AppendOptions) -> Result<Position, AppendFailed> {
+        let stamp = append::Stamp::new(&self.core, self.key(), &options);
+        let (record, id) = append::encode(&event, stamp, 0)?;
+        let entries = Entries::One(Entry { key: self.key().clone(), record });
+        let appended = append::commit(&self.core, &self.family.metrics, self.key(), entries, options).await?;
+        let offset = appended.offsets.get(0).unwrap_or_default();
+        Ok(self.position(appended.epoch, offset, id))
+    }
+
+    /// Appends several events of this key, adjacent, in order, all or none; answers where the last one stands.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); [`AppendFailed::Empty`] if there is no event, [`AppendFailed::TooLarge`] if there are
+    /// more than the backplane takes at once.
+    ///
+    /// # Cancel safety
+    /// As [`append`](Self::append).
+    pub async fn append_batch(&self, events: impl IntoIterator<Item = E>) -> Result<Position, AppendFailed> {
+        self.append_batch_with(events, AppendOptions::default()).await
+    }
+
+    /// As [`append_batch`](Self::append_batch), with an id, an expectation or a trace context.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch).
+    ///
+    /// # Cancel safety
+    /// As [`append`](Self::append).
+    pub async fn append_batch_with(
+        &self,
+        events: impl IntoIterator<Item = E>,
+        options: AppendOptions,
+    ) -> Result<Position, AppendFailed> {
+        let stamp = append::Stamp::new(&self.core, self.key(), &options);
+        let (entries, id) = append::encode_all(events.into_iter().map(|event| (self.key(), event)), stamp)?;
+        let appended = append::commit(&self.core, &self.family.metrics, self.key(), entries, options).await?;
+        let last = appended.offsets.len().saturating_sub(1);
+        Ok(self.position(appended.epoch, appended.offsets.get(last).unwrap_or_default(), id))
+    }
+
+    /// Appends events of several instances of this family, adjacent, in order, all or none; answers where each stands.
+    ///
+    /// An id in `options` is scoped to the first event's key; an expectation is about that key too.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch), and [`AppendFailed::OtherFamily`] if a handle is of another family.
+    ///
+    /// # Cancel safety
+    /// As [`append`](Self::append).
+    pub async fn append_across(
+        events: impl IntoIterator<Item = (Self, E)>,
+        options: AppendOptions,
+    ) -> Result<Vec<Position>, AppendFailed> {
+        let events: Vec<_> = events.into_iter().collect();
+        let Some((first, _)) = events.first() else { return Err(AppendFailed::Empty) };
+        let first = first.clone();
+        if let Some((other, _)) =
+            events.iter().find(|(handle, _)| !Arc::ptr_eq(&handle.family, &first.family))
+        {
+            return Err(AppendFailed::OtherFamily { key: other.key().clone() });
+        }
+        let stamp = append::Stamp::new(&first.core, first.key(), &options);
+        let keys: Vec<_> = events.iter().map(|(handle, _)| handle.key().clone()).collect();
+        let events = keys.iter().zip(events).map(|(key, (_, event))| (key, event));
+        let (entries, _) = append::encode_all(events, stamp)?;
+        let ids: Vec<_> = entries.iter().map(|entry| crate::envelope::record_id(&entry.record)).collect();
+        let appended =
+            append::commit(&first.core, &first.family.metrics, first.key(), entries, options).await?;
+        let offsets = appended.offsets.iter();
+        let cursors = offsets.zip(ids).map(|(offset, id)| Cursor { epoch: appended.epoch, offset, id });
+        Ok(keys.into_iter().zip(cursors).map(|(key, cursor)| Position { key, cursor }).collect())
+    }
+
+    pub(super) fn position(&self, epoch: Epoch, offset: Offset, id: RecordId) -> Position {
+        Position { key: self.key().clone(), cursor: Cursor { epoch, offset, id } }
+    }
+}
+
+impl<E, S> Clone for Events<E, S> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), family: self.family.clone(), projection: self.projection.clone() }
+    }
+}
+
+impl<E, S> fmt::Debug for Events<E, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("key", self.key()).finish_non_exhaustive()
+    }
+}

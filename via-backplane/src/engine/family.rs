@@ -1,0 +1,159 @@
+//! What the handles of one family and its projector share.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    marker::PhantomData,
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, RwLock};
+use rapidhash::fast::RandomState;
+use tokio::sync::watch;
+
+use super::{metrics::OfFamily, projection::Projection};
+use crate::{Cursor, Epoch, Key, Offset, RecordId, Stored};
+
+/// How many records a pod remembers the identity of, to answer whether a position was reached without asking the log.
+const RECENT_RECORDS: usize = 1_024;
+/// How many skipped records are listed; all are counted.
+const LISTED_UNDECODABLE: usize = 1_024;
+/// Instances without a record that handles may hold before those nobody holds any more are forgotten.
+const VACANT_INSTANCES: usize = 1_024;
+
+/// One family on this pod.
+pub(super) struct Family<E, S> {
+    pub(super) name: crate::Family,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) recent: Mutex<Recent>,
+    pub(super) undecodable: Mutex<Skipped>,
+    pub(super) metrics: OfFamily,
+    instances: RwLock<Instances<S>>,
+    event: PhantomData<fn(E)>,
+}
+
+struct Instances<S> {
+    by_key: HashMap<Key, Arc<Projection<S>>, RandomState>,
+    /// Sweep when there are this many.
+    sweep_at: usize,
+}
+
+/// Where a family's projector stands, for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Every record up to here is folded and published.
+    pub(super) covered: Cursor,
+    /// How often the values were discarded because the log changed under them.
+    pub(super) generation: u64,
+    /// The projector has been at the log's head.
+    pub(super) live: bool,
+}
+
+impl<E, S> Family<E, S> {
+    pub(super) fn new(name: crate::Family) -> Self {
+        Self {
+            progress: watch::Sender::new(Progress {
+                covered: Cursor::begin(Epoch::default()),
+                generation: 0,
+                live: false,
+            }),
+            recent: Mutex::default(),
+            undecodable: Mutex::default(),
+            metrics: OfFamily::new(&name),
+            instances: RwLock::new(Instances { by_key: HashMap::default(), sweep_at: VACANT_INSTANCES }),
+            event: PhantomData,
+            name,
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.progress.borrow().live
+    }
+
+    pub(super) fn publish(&self, covered: Cursor, generation: u64, live: bool) {
+        self.progress.send_replace(Progress { covered, generation, live });
+    }
+
+    /// Wakes everybody who waits for a value of this family.
+    pub(super) fn wake_all(&self) {
+        self.instances.read().by_key.values().for_each(|projection| projection.wake());
+    }
+
+    /// Every projection, in no order.
+    pub(super) fn projections(&self) -> Vec<Arc<Projection<S>>> {
+        self.instances.read().by_key.values().cloned().collect()
+    }
+}
+
+impl<E, S: Default> Family<E, S> {
+    /// The projection of a key, made if there is none.
+    pub(super) fn projection(&self, key: &Key) -> Arc<Projection<S>> {
+        if let Some(projection) = self.instances.read().by_key.get(key) {
+            return projection.clone();
+        }
+        let mut instances = self.instances.write();
+        if instances.by_key.len() >= instances.sweep_at {
+            // A projection without a record and without a handle is the same as none.
+            instances.by_key.retain(|_, projection| Arc::strong_count(projection) > 1);
+            instances.sweep_at = instances.by_key.len() * 2 + VACANT_INSTANCES;
+        }
+        instances.by_key.entry(key.clone()).or_insert_with(|| Arc::new(Projection::new(key.clone()))).clone()
+    }
+}
+
+/// The identities of the last records taken from the log.
+#[derive(Default)]
+pub(super) struct Recent(VecDeque<(Offset, RecordId)>);
+
+impl Recent {
+    /// Adds records in offset order; `records` is emptied.
+    pub(super) fn extend(&mut self, records: &mut Vec<(Offset, RecordId)>) {
+        let keep = RECENT_RECORDS.saturating_sub(records.len());
+        let excess = self.0.len().saturating_sub(keep);
+        self.0.drain(..excess);
+        let skip = records.len().saturating_sub(RECENT_RECORDS);
+        self.0.extend(records.drain(..).skip(skip));
+    }
+
+    pub(super) fn get(&self, offset: Offset) -> Option<RecordId> {
+        let index = self.0.binary_search_by_key(&offset, |(at, _)| *at).ok()?;
+        Some(self.0[index].1)
+    }
+}
+
+/// The records this pod has skipped because they do not decode.
+#[derive(Default)]
+pub(super) struct Skipped {
+    pub(super) listed: VecDeque<(Key, Offset)>,
+}
+
+impl Skipped {
+    pub(super) fn note(&mut self, record: &Stored<'_>) {
+        if self.listed.len() == LISTED_UNDECODABLE {
+            self.listed.pop_front();
+        }
+        self.listed.push_back((record.key.clone(), record.offset));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_keeps_the_last_records_and_finds_them() {
+        let mut recent = Recent::default();
+        let record = |n: u64| (Offset(n * 2), RecordId([n as u8; 16]));
+        for page in 0..5 {
+            let mut records = (page * 600..(page + 1) * 600).map(record).collect();
+            recent.extend(&mut records);
+            assert!(records.is_empty());
+        }
+        assert_eq!(recent.0.len(), RECENT_RECORDS);
+        assert_eq!(recent.get(Offset(2999 * 2)), Some(record(2999).1));
+        assert_eq!(recent.get(Offset(2999 * 2 - 1)), None);
+        assert_eq!(recent.get(Offset(10)), None);
+        let mut many = (3_000..6_000).map(record).collect();
+        recent.extend(&mut many);
+        assert_eq!((recent.0.len(), recent.0[0].0), (RECENT_RECORDS, Offset((6_000 - 1_024) * 2)));
+    }
+}

@@ -1,0 +1,216 @@
+//! Every metric the engine emits, by name; `docs/metrics.md` explains each.
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+
+use super::projection::HaltReason;
+use crate::Family;
+
+pub(crate) const FOLD_OFFSET: &str = "via_fold_offset";
+pub(crate) const FOLD_HALTED: &str = "via_fold_halted";
+pub(crate) const FOLD_LAG_EVENTS: &str = "via_fold_lag_events";
+pub(crate) const FOLD_LAG_SECONDS: &str = "via_fold_lag_seconds";
+pub(crate) const FOLD_COPIES: &str = "via_fold_copies_total";
+pub(crate) const EVENTS_APPENDED: &str = "via_events_appended_total";
+pub(crate) const EVENTS_UNDECODABLE: &str = "via_events_undecodable_total";
+pub(crate) const EVENTS_FORWARD_INCOMPATIBLE: &str = "via_events_forward_incompatible_total";
+pub(crate) const EVENTS_EPOCH_RESET: &str = "via_events_epoch_reset_total";
+pub(crate) const EVENTS_COMPACTION_GAP_HALT: &str = "via_events_compaction_gap_halt_total";
+pub(crate) const CELL_UPDATES: &str = "via_cell_updates_total";
+pub(crate) const CELL_CONFLICTS: &str = "via_cell_conflicts_total";
+pub(crate) const BACKPLANE_UP: &str = "via_backplane_up";
+pub(crate) const TAILER_UP: &str = "via_backplane_tailer_up";
+pub(crate) const RECONNECTS: &str = "via_backplane_reconnects_total";
+pub(crate) const APPEND_SECONDS: &str = "via_backplane_append_seconds";
+pub(crate) const TASK_FAILURES: &str = "via_task_failures_total";
+
+/// What kind of metric a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// One metric: what `docs/metrics.md` has to list.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// The labels it carries, all bounded.
+    pub labels: &'static [&'static str],
+    /// What it says, in one line.
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// Describes a metric of another part of via.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self { name, kind, labels, help }
+    }
+
+    /// Tells the installed recorder about this metric.
+    pub fn describe(&self) {
+        let unit = if self.name.ends_with("_seconds") {
+            Unit::Seconds
+        } else if self.name.ends_with("_bytes") {
+            Unit::Bytes
+        } else {
+            Unit::Count
+        };
+        match self.kind {
+            Kind::Counter => describe_counter!(self.name, unit, self.help),
+            Kind::Gauge => describe_gauge!(self.name, unit, self.help),
+            Kind::Histogram => describe_histogram!(self.name, unit, self.help),
+        }
+    }
+}
+
+/// Every metric the engine emits.
+pub const CATALOGUE: &[Metric] = &[
+    Metric::new(FOLD_OFFSET, Kind::Gauge, &["family"], "the last offset folded and published on this pod"),
+    Metric::new(FOLD_HALTED, Kind::Gauge, &["family", "reason"], "keys that fold no further on this pod"),
+    Metric::new(
+        FOLD_LAG_EVENTS,
+        Kind::Gauge,
+        &["family"],
+        "offsets between this pod and the head it is catching up to; 0 when live",
+    ),
+    Metric::new(
+        FOLD_LAG_SECONDS,
+        Kind::Gauge,
+        &["family"],
+        "age of the last record when it was folded, by the clocks of two pods",
+    ),
+    Metric::new(FOLD_COPIES, Kind::Counter, &["family"], "states copied because readers held every copy"),
+    Metric::new(
+        EVENTS_APPENDED,
+        Kind::Counter,
+        &["family"],
+        "events this pod appended and the log acknowledged",
+    ),
+    Metric::new(
+        EVENTS_UNDECODABLE,
+        Kind::Counter,
+        &["family"],
+        "records this pod skipped because their bytes do not decode",
+    ),
+    Metric::new(
+        EVENTS_FORWARD_INCOMPATIBLE,
+        Kind::Counter,
+        &["family"],
+        "records of a newer binary that halted a key on this pod",
+    ),
+    Metric::new(
+        EVENTS_EPOCH_RESET,
+        Kind::Counter,
+        &["family"],
+        "times this pod discarded a family because the log was recreated or restored",
+    ),
+    Metric::new(
+        EVENTS_COMPACTION_GAP_HALT,
+        Kind::Counter,
+        &["family"],
+        "keys halted because records are gone that no snapshot covers",
+    ),
+    Metric::new(
+        CELL_UPDATES,
+        Kind::Counter,
+        &["outcome"],
+        "cell updates by outcome: written, rejected, contended, unknown, failed",
+    ),
+    Metric::new(
+        CELL_CONFLICTS,
+        Kind::Counter,
+        &[],
+        "compare-and-swap races that a cell update lost and tried again",
+    ),
+    Metric::new(BACKPLANE_UP, Kind::Gauge, &[], "1 while the backplane answers pings, else 0"),
+    Metric::new(
+        TAILER_UP,
+        Kind::Gauge,
+        &["tail"],
+        "1 while the tail of a family, or the watch of the cells, is connected",
+    ),
+    Metric::new(RECONNECTS, Kind::Counter, &["tail"], "times a tail or watch had to be opened again"),
+    Metric::new(
+        APPEND_SECONDS,
+        Kind::Histogram,
+        &["family"],
+        "time from append to acknowledgement; of answers that need no waiting, one in 64 is timed",
+    ),
+    Metric::new(TASK_FAILURES, Kind::Counter, &["task"], "background tasks that failed or panicked"),
+];
+
+/// A family's handles, looked up once.
+pub(crate) struct OfFamily {
+    label: String,
+    pub(crate) offset: Gauge,
+    pub(crate) lag_events: Gauge,
+    pub(crate) lag_seconds: Gauge,
+    pub(crate) copies: Counter,
+    pub(crate) appended: Counter,
+    pub(crate) undecodable: Counter,
+    pub(crate) forward_incompatible: Counter,
+    pub(crate) epoch_reset: Counter,
+    pub(crate) gap_halt: Counter,
+    pub(crate) append_seconds: Histogram,
+}
+
+impl OfFamily {
+    pub(crate) fn new(family: &Family) -> Self {
+        let label = family.as_str().to_owned();
+        Self {
+            offset: gauge!(FOLD_OFFSET, "family" => label.clone()),
+            lag_events: gauge!(FOLD_LAG_EVENTS, "family" => label.clone()),
+            lag_seconds: gauge!(FOLD_LAG_SECONDS, "family" => label.clone()),
+            copies: counter!(FOLD_COPIES, "family" => label.clone()),
+            appended: counter!(EVENTS_APPENDED, "family" => label.clone()),
+            undecodable: counter!(EVENTS_UNDECODABLE, "family" => label.clone()),
+            forward_incompatible: counter!(EVENTS_FORWARD_INCOMPATIBLE, "family" => label.clone()),
+            epoch_reset: counter!(EVENTS_EPOCH_RESET, "family" => label.clone()),
+            gap_halt: counter!(EVENTS_COMPACTION_GAP_HALT, "family" => label.clone()),
+            append_seconds: histogram!(APPEND_SECONDS, "family" => label.clone()),
+            label,
+        }
+    }
+
+    /// How many keys are halted for this reason.
+    pub(crate) fn halted(&self, reason: &HaltReason) -> Gauge {
+        gauge!(FOLD_HALTED, "family" => self.label.clone(), "reason" => reason.label())
+    }
+}
+
+/// A tail's or watch's handles.
+pub(crate) struct OfTail {
+    pub(crate) up: Gauge,
+    pub(crate) reconnects: Counter,
+}
+
+impl OfTail {
+    pub(crate) fn new(tail: &str) -> Self {
+        Self {
+            up: gauge!(TAILER_UP, "tail" => tail.to_owned()),
+            reconnects: counter!(RECONNECTS, "tail" => tail.to_owned()),
+        }
+    }
+}
+
+/// Tells the installed recorder what the engine's metrics mean.
+pub(crate) fn describe() {
+    CATALOGUE.iter().for_each(Metric::describe);
+}

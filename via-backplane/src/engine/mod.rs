@@ -1,0 +1,300 @@
+//! The engine: projections, cells and the tasks that keep them right, on one pod.
+
+mod ambient;
+mod append;
+mod cell;
+mod cells;
+mod changes;
+mod decide;
+mod decode;
+mod events;
+mod family;
+mod keys;
+pub mod metrics;
+mod projection;
+mod projector;
+mod registry;
+mod retry;
+mod supervisor;
+
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use ambient::Ambient;
+pub use ambient::{Clock, Entropy, Rules};
+pub use append::{AppendFailed, AppendOptions};
+pub use cell::{Cell, UpdateError};
+pub use changes::Changes;
+pub use decide::DecideError;
+pub use events::{Events, Status, Waited};
+pub use projection::{Halt, HaltReason, View};
+pub use registry::RegisterError;
+pub use supervisor::{Fault, JobError, OnError, OnStop, Stop, Supervisor};
+
+use crate::{Backplane, BoxError, CellKey, Event, Fold, Key};
+
+/// How often the backplane is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// A pod's engine over a backplane: folds events into state, keeps cells, and runs what must run beside them.
+///
+/// Cloning is a reference count. The engine knows no HTTP: a worker that only folds is a first-class user.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use via_backplane::{Backplane, Engine};
+///
+/// # async fn doc(backplane: Arc<dyn Backplane>) -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::start(backplane);
+/// let theme = engine.cell::<String>("theme")?;
+/// engine.shutdown(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    core: Core,
+}
+
+/// What every part of the engine needs.
+#[derive(Clone)]
+pub(crate) struct Core(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) backplane: Arc<dyn Backplane>,
+    pub(crate) ambient: Ambient,
+    pub(crate) supervisor: Supervisor,
+    registry: registry::Registry,
+    cells: Arc<cells::Cells>,
+}
+
+impl Deref for Core {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Core {
+    /// Computes a copy of a state off the fold path.
+    pub(crate) async fn copy<T: Send + 'static>(
+        &self,
+        name: String,
+        copy: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JobError> {
+        if self.ambient.copy_inline {
+            return self.supervisor.run(name, OnStop::Abort, async move { copy() }).await;
+        }
+        self.supervisor.offload(name, copy).await
+    }
+
+    /// True once in so many calls of one thread.
+    pub(crate) fn times_this_one(&self, one_in: u32) -> bool {
+        thread_local! {
+            static CALLS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+        }
+        CALLS.with(|calls| {
+            calls.set(calls.get().wrapping_add(1));
+            calls.get() % one_in == 0
+        })
+    }
+}
+
+/// Builds an [`Engine`] with other surroundings than the operating system's.
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    backplane: Arc<dyn Backplane>,
+    ambient: Ambient,
+}
+
+impl Builder {
+    /// Stamps events by this clock.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.ambient.clock = Arc::new(clock);
+        self
+    }
+
+    /// Draws ids and jitter from this source.
+    pub fn entropy(mut self, entropy: impl Entropy) -> Self {
+        self.ambient.entropy = Arc::new(entropy);
+        self
+    }
+
+    /// Switches protocol rules off, to show that they are needed.
+    #[cfg(feature = "testing")]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.ambient.rules = rules;
+        self
+    }
+
+    /// Runs everything on the runtime's own threads, so that one seed gives one trace.
+    #[cfg(feature = "testing")]
+    pub fn deterministic(mut self) -> Self {
+        self.ambient.copy_inline = true;
+        self
+    }
+
+    /// Starts the engine. Must be called within a tokio runtime.
+    #[must_use = "the engine stops when every handle is dropped"]
+    pub fn start(self) -> Engine {
+        metrics::describe();
+        let core = Core(Arc::new(Inner {
+            backplane: self.backplane,
+            ambient: self.ambient,
+            supervisor: Supervisor::new(),
+            registry: registry::Registry::default(),
+            cells: Arc::default(),
+        }));
+        let engine = Engine { core };
+        engine.start_tasks();
+        engine
+    }
+}
+
+impl Engine {
+    /// An engine with the operating system's clock and entropy. Must be called within a tokio runtime.
+    #[must_use = "the engine stops when it is shut down"]
+    pub fn start(backplane: Arc<dyn Backplane>) -> Self {
+        Self::builder(backplane).start()
+    }
+
+    /// Configures an engine before it starts.
+    pub fn builder(backplane: Arc<dyn Backplane>) -> Builder {
+        Builder { backplane, ambient: Ambient::system() }
+    }
+
+    /// A handle of the event-sourced state of this name; its projector starts with the first one.
+    ///
+    /// # Errors
+    /// [`RegisterError`] if the name is no valid key, is in use with other types, or the event's name is in use by another type.
+    pub fn events<E, S>(&self, name: &str) -> Result<Events<E, S>, RegisterError>
+    where
+        E: Event + Fold<S>,
+        S: Default + Clone + Send + Sync + 'static,
+    {
+        self.events_at(name, std::any::type_name::<E>())
+    }
+
+    /// As [`events`](Self::events); `place` is where the state is declared, for the error about a second declaration.
+    ///
+    /// # Errors
+    /// As [`events`](Self::events).
+    pub fn events_at<E, S>(&self, name: &str, place: &'static str) -> Result<Events<E, S>, RegisterError>
+    where
+        E: Event + Fold<S>,
+        S: Default + Clone + Send + Sync + 'static,
+    {
+        let (family, is_new) = self.core.registry.family::<E, S>(name, place)?;
+        if is_new {
+            let projector = projector::Projector::new(self.core.clone(), family.clone());
+            self.core
+                .supervisor
+                .spawn(format!("projector {}", family.name), OnStop::Abort, |_| projector.run());
+        }
+        let projection = family.projection(&Key::of(&family.name));
+        Ok(Events { core: self.core.clone(), family, projection })
+    }
+
+    /// A handle of the cell of this name, shared by every pod.
+    ///
+    /// # Errors
+    /// [`RegisterError`] if the name is no valid key or is in use with another type.
+    pub fn cell<T>(&self, name: &str) -> Result<Cell<T>, RegisterError>
+    where
+        T: Serialize + DeserializeOwned + Clone + Default + Send + Sync + 'static,
+    {
+        self.cell_at(name, std::any::type_name::<T>())
+    }
+
+    /// As [`cell`](Self::cell); `place` is where the state is declared, for the error about a second declaration.
+    ///
+    /// # Errors
+    /// As [`cell`](Self::cell).
+    pub fn cell_at<T>(&self, name: &str, place: &'static str) -> Result<Cell<T>, RegisterError>
+    where
+        T: Serialize + DeserializeOwned + Clone + Default + Send + Sync + 'static,
+    {
+        let (local, is_new) = self.core.registry.cell::<T>(name, place)?;
+        if is_new {
+            self.core.cells.add(local.clone());
+        }
+        Ok(Cell { core: self.core.clone(), local })
+    }
+
+    /// The backplane this engine runs on.
+    #[must_use]
+    pub fn backplane(&self) -> &Arc<dyn Backplane> {
+        &self.core.backplane
+    }
+
+    /// Where tasks beside the engine are spawned; they end with it.
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.core.supervisor
+    }
+
+    /// How this pod's engine stands.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.core.registry.health()
+    }
+
+    /// Ends every task and closes the backplane. Idempotent.
+    ///
+    /// # Errors
+    /// The first [`Fault`] of a task whose failure stops everything.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the engine stopping; call it again to wait.
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), Fault> {
+        let outcome = self.core.supervisor.stop(grace).await;
+        self.core.backplane.close().await;
+        outcome
+    }
+
+    fn start_tasks(&self) {
+        let app = registry::app_cells();
+        let (core, cells) = (self.core.clone(), self.core.cells.clone());
+        self.core.supervisor.spawn("cells", OnStop::Abort, |_| cells::follow(core, cells, app));
+        let core = self.core.clone();
+        self.core.supervisor.spawn("ping", OnStop::Abort, |_| ping(core));
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("backplane", &self.core.backplane).finish_non_exhaustive()
+    }
+}
+
+/// How a pod's engine stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Families that have not caught up with their log yet.
+    pub catching_up: Vec<crate::Family>,
+    /// Keys that fold no further.
+    pub halted: Vec<(Key, Halt)>,
+}
+
+/// Asks the backplane whether it is there, for the gauge.
+async fn ping(core: Core) -> Result<(), BoxError> {
+    let up = ::metrics::gauge!(metrics::BACKPLANE_UP);
+    loop {
+        let answer = timeout(PING_EVERY, core.backplane.ping()).await;
+        up.set(if matches!(answer, Ok(Ok(()))) { 1.0 } else { 0.0 });
+        tokio::time::sleep(PING_EVERY).await;
+    }
+}
+
+/// The name of an engine-owned cell, outside the names users give.
+///
+/// # Panics
+/// If the segments make no valid key; they are written in via's own code.
+#[must_use]
+pub fn internal_cell(segments: &[&str]) -> CellKey {
+    let segments = std::iter::once("via").chain(segments.iter().copied());
+    CellKey::new(segments).expect("a name written in via's own code")
+}

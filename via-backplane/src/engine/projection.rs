@@ -1,0 +1,440 @@
+//! One key's value on this pod: what readers share and the projector folds into.
+//!
+//! Neither a reader that holds a value nor the size of the state may cost a fold anything. While nobody holds the
+//! published value, it is folded in place. While somebody does, a second copy, the *spare*, takes over: it first
+//! catches up on the records it missed, then is published, and the value that was held becomes the next spare.
+//! Only when both are held is a third copy needed; it is made off the fold path, from a value that cannot change
+//! while it is held. See `docs/decisions/projection-copies.md`.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    changes::Changes,
+    decode::{Decoded, decode},
+    supervisor,
+};
+use crate::{Batch, Event, Fold, Key, Offset};
+
+/// Records a spare may lag before it is given up: by then no reader has held the value for that long, and keeping
+/// the spare would keep all those records alive.
+const MAX_LAG_RECORDS: usize = 16_384;
+/// The same bound in bytes.
+const MAX_LAG_BYTES: usize = 8 << 20;
+
+/// A shared, immutable view of a value: cheap to clone, and the same for as long as it is held.
+pub struct View<S>(Arc<Published<S>>);
+
+/// A value with where it stands.
+#[derive(Clone)]
+pub(crate) struct Published<S> {
+    pub(crate) state: S,
+    pub(crate) version: u64,
+    /// The key's own last record that was folded: the *key head* that expectations compare with.
+    pub(crate) key_head: Offset,
+}
+
+impl<S> View<S> {
+    pub(crate) fn new(published: Arc<Published<S>>) -> Self {
+        Self(published)
+    }
+
+    /// Rises whenever the value changes on this pod: what [`Changes::above`] compares with.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// The key's last record that is folded into this value.
+    pub(crate) fn key_head(&self) -> Offset {
+        self.0.key_head
+    }
+}
+
+impl<S> Deref for View<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.0.state
+    }
+}
+
+impl<S> Clone for View<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for View<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.state.fmt(f)
+    }
+}
+
+/// Why a key folds no further on this pod. It keeps serving its last good value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HaltReason {
+    /// A record of a newer version than this binary knows.
+    NewerVersion {
+        /// The event's name.
+        name: String,
+        /// The record's version.
+        version: u32,
+    },
+    /// A record of an event this binary does not know.
+    UnknownEvent {
+        /// The record's event name.
+        name: String,
+    },
+    /// The fold panicked.
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// Records were compacted away and no snapshot covers them.
+    Compacted {
+        /// The key's floor.
+        floor: Offset,
+    },
+    /// A record this pod has folded is gone from the log, and no compaction explains it.
+    Lost,
+}
+
+impl HaltReason {
+    /// The value of the `reason` label in metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NewerVersion { .. } => "newer_version",
+            Self::UnknownEvent { .. } => "unknown_event",
+            Self::Panicked { .. } => "panicked",
+            Self::Compacted { .. } => "compacted",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for HaltReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewerVersion { name, version } => {
+                write!(
+                    f,
+                    "a record is `{name}` version {version}, which this binary does not know: deploy one that does"
+                )
+            }
+            Self::UnknownEvent { name } => {
+                write!(f, "a record is `{name}`, an event this binary does not know: deploy one that does")
+            }
+            Self::Panicked { message } => write!(f, "the fold panicked: {message}"),
+            Self::Compacted { floor } => {
+                write!(f, "records below {floor} were compacted and no snapshot covers them")
+            }
+            Self::Lost => {
+                f.write_str("a record that was folded is gone from the log and no compaction explains it")
+            }
+        }
+    }
+}
+
+/// A halt and the record it happened at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// The record that could not be folded.
+    pub at: Offset,
+    /// Why.
+    pub reason: HaltReason,
+}
+
+/// What the handles of one key and its projector share.
+pub(crate) struct Projection<S> {
+    pub(crate) key: Key,
+    slot: Mutex<Slot<S>>,
+    version: watch::Sender<u64>,
+    /// One `decide` at a time per pod and key.
+    pub(crate) deciding: tokio::sync::Mutex<()>,
+}
+
+struct Slot<S> {
+    /// `None` only while a value that a panic tore is being rebuilt.
+    value: Option<Arc<Published<S>>>,
+    halt: Option<Halt>,
+}
+
+impl<S: Default> Projection<S> {
+    pub(crate) fn new(key: Key) -> Self {
+        let value = Published { state: S::default(), version: 0, key_head: Offset::BEGIN };
+        Self {
+            key,
+            slot: Mutex::new(Slot { value: Some(Arc::new(value)), halt: None }),
+            version: watch::Sender::new(0),
+            deciding: tokio::sync::Mutex::new(()),
+        }
+    }
+}
+
+impl<S> Projection<S> {
+    /// The value now; `None` while it is being rebuilt.
+    pub(crate) fn view(&self) -> Option<View<S>> {
+        self.slot.lock().value.clone().map(View)
+    }
+
+    pub(crate) fn halted(&self) -> Option<Halt> {
+        self.slot.lock().halt.clone()
+    }
+
+    pub(crate) fn changes(&self) -> Changes {
+        Changes::new(Arc::from(format!("events {}", self.key)), self.version.subscribe())
+    }
+
+    /// Wakes those who wait for a value that is not shown yet.
+    pub(crate) fn wake(&self) {
+        self.version.send_modify(|_| {});
+    }
+}
+
+/// A run of one key's adjacent records in a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) batch: &'a Batch,
+    pub(crate) first_slot: usize,
+    pub(crate) last_slot: usize,
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Run<'_> {
+    pub(crate) fn keep(&self) -> Kept {
+        Kept {
+            batch: self.batch.part(self.first_slot..self.last_slot + 1),
+            records: self.records,
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// A run that outlives its batch, so that a copy can catch up on it.
+pub(crate) struct Kept {
+    batch: Batch,
+    pub(crate) records: usize,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Decodes the records anew. Those that cannot be decoded were skipped the first time too.
+    fn decode<E: Event>(&self) -> impl Iterator<Item = Decoded<E>> + '_ {
+        self.batch.iter().filter_map(|record| decode::<E>(&record).ok())
+    }
+}
+
+/// What folding a run came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Folded {
+    /// Readers see it.
+    Published,
+    /// Every copy is held: the run waits until a fresh one is made.
+    Held,
+    /// The fold panicked.
+    Panicked(Panicked),
+}
+
+/// A fold that panicked at a record. The value it was folding into is torn and gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Panicked {
+    pub(crate) at: Offset,
+    pub(crate) message: String,
+}
+
+/// The projector's side of a projection: the copies of its value.
+pub(crate) struct Copies<S> {
+    pub(crate) shared: Arc<Projection<S>>,
+    version: u64,
+    spare: Option<Spare<S>>,
+    /// Runs no copy could take yet, oldest first. While there are any, nothing else is published.
+    waiting: VecDeque<Kept>,
+}
+
+struct Spare<S> {
+    value: Arc<Published<S>>,
+    /// What the published value has and this one has not, oldest first.
+    missed: VecDeque<Kept>,
+    records: usize,
+    bytes: usize,
+}
+
+impl<S> Spare<S> {
+    fn new(value: Arc<Published<S>>) -> Self {
+        Self { value, missed: VecDeque::new(), records: 0, bytes: 0 }
+    }
+
+    fn misses(&mut self, run: Kept) {
+        self.records += run.records;
+        self.bytes += run.bytes;
+        self.missed.push_back(run);
+    }
+
+    fn lags_too_far(&self) -> bool {
+        self.records > MAX_LAG_RECORDS || self.bytes > MAX_LAG_BYTES
+    }
+}
+
+impl<S> Copies<S> {
+    pub(crate) fn new(shared: Arc<Projection<S>>) -> Self {
+        Self { shared, version: 0, spare: None, waiting: VecDeque::new() }
+    }
+
+    /// Folds a decoded run into a copy nobody holds and publishes it. `events` is emptied.
+    pub(crate) fn fold<E: Event + Fold<S>>(&mut self, run: Run<'_>, events: &mut Vec<Decoded<E>>) -> Folded {
+        let folded = self.fold_now(run, events);
+        events.clear();
+        if folded == Folded::Held {
+            self.waiting.push_back(run.keep());
+        }
+        folded
+    }
+
+    fn fold_now<E: Event + Fold<S>>(&mut self, run: Run<'_>, events: &mut Vec<Decoded<E>>) -> Folded {
+        if !self.waiting.is_empty() {
+            return Folded::Held;
+        }
+        if let Some(folded) = self.fold_in_place(run, events) {
+            return folded;
+        }
+        let Some(mut copy) = self.take_caught_up_spare::<E>() else { return Folded::Held };
+        let target = Arc::get_mut(&mut copy).expect("a spare that was taken is held by nobody else");
+        if let Err(panicked) = fold_all(target, events.drain(..)) {
+            return Folded::Panicked(panicked);
+        }
+        self.publish_instead(copy, [run.keep()]);
+        Folded::Published
+    }
+
+    /// Folds into the published value if nobody holds it. A reader waits for the lock while that takes.
+    fn fold_in_place<E: Fold<S>>(&mut self, run: Run<'_>, events: &mut Vec<Decoded<E>>) -> Option<Folded> {
+        let mut slot = self.shared.slot.lock();
+        let published = Arc::get_mut(slot.value.as_mut()?)?;
+        if let Err(panicked) = fold_all(published, events.drain(..)) {
+            slot.value = None;
+            return Some(Folded::Panicked(panicked));
+        }
+        self.version += 1;
+        published.version = self.version;
+        drop(slot);
+        if let Some(spare) = &mut self.spare {
+            spare.misses(run.keep());
+        }
+        self.drop_a_spare_that_lags();
+        Some(Folded::Published)
+    }
+
+    /// The spare, caught up with the published value, if nobody holds it.
+    fn take_caught_up_spare<E: Event + Fold<S>>(&mut self) -> Option<Arc<Published<S>>> {
+        let mut spare = self.spare.take()?;
+        let Some(copy) = Arc::get_mut(&mut spare.value) else {
+            self.spare = Some(spare);
+            return None;
+        };
+        for run in spare.missed {
+            // These records have been folded before. A fold that panics only the second time is not
+            // deterministic; the spare is torn and a fresh copy is made instead.
+            fold_all(copy, run.decode::<E>()).ok()?;
+        }
+        Some(spare.value)
+    }
+
+    /// Publishes `copy`; the value published so far becomes the spare, which has missed `runs`.
+    fn publish_instead(&mut self, mut copy: Arc<Published<S>>, runs: impl IntoIterator<Item = Kept>) {
+        self.version += 1;
+        Arc::get_mut(&mut copy).expect("a copy is held by nobody else until it is published").version =
+            self.version;
+        let before = self.shared.slot.lock().value.replace(copy);
+        self.spare = before.map(Spare::new);
+        if let Some(spare) = &mut self.spare {
+            runs.into_iter().for_each(|run| spare.misses(run));
+        }
+        self.drop_a_spare_that_lags();
+    }
+
+    fn drop_a_spare_that_lags(&mut self) {
+        if self.spare.as_ref().is_some_and(Spare::lags_too_far) {
+            self.spare = None;
+        }
+    }
+
+    /// The published value, held so that it cannot change while it is copied.
+    pub(crate) fn hold(&self) -> Option<Arc<Published<S>>> {
+        self.shared.slot.lock().value.clone()
+    }
+
+    /// Folds the waiting runs into a fresh copy of the published value and publishes it; answers how many
+    /// records no longer wait.
+    pub(crate) fn fold_waiting<E: Event + Fold<S>>(
+        &mut self,
+        mut copy: Published<S>,
+    ) -> (usize, Result<(), Panicked>) {
+        let runs = std::mem::take(&mut self.waiting);
+        let records = runs.iter().map(|run| run.records).sum();
+        let events = runs.iter().flat_map(Kept::decode::<E>);
+        let outcome = fold_all(&mut copy, events);
+        if outcome.is_ok() {
+            self.publish_instead(Arc::new(copy), runs);
+        }
+        (records, outcome)
+    }
+
+    /// Forgets the waiting runs; answers how many records they had, and the first one's offset.
+    pub(crate) fn drop_waiting(&mut self) -> (usize, Offset) {
+        let first = self
+            .waiting
+            .front()
+            .and_then(|run| run.batch.iter().next())
+            .map_or(Offset::BEGIN, |record| record.offset);
+        let records = self.waiting.drain(..).map(|run| run.records).sum();
+        (records, first)
+    }
+
+    /// Replaces the value by one that was folded anew, and forgets every other copy.
+    pub(crate) fn replace(&mut self, state: S, key_head: Offset, halt: Option<Halt>) {
+        self.spare = None;
+        self.waiting.clear();
+        self.version += 1;
+        let mut slot = self.shared.slot.lock();
+        slot.value = Some(Arc::new(Published { state, version: self.version, key_head }));
+        slot.halt = halt;
+    }
+
+    /// Tells readers that there is something new.
+    pub(crate) fn announce(&self) {
+        self.shared.version.send_replace(self.version);
+    }
+
+    /// Folds no further.
+    pub(crate) fn halt(&self, halt: Halt) {
+        self.shared.slot.lock().halt = Some(halt);
+    }
+}
+
+/// Folds events into a value. A panic leaves the value torn: the caller discards it.
+pub(crate) fn fold_all<S, E: Fold<S>>(
+    published: &mut Published<S>,
+    events: impl Iterator<Item = Decoded<E>>,
+) -> Result<(), Panicked> {
+    let mut at = published.key_head;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        for Decoded { at: recorded, event } in events {
+            at = recorded.offset();
+            event.fold(&mut published.state, &recorded);
+            published.key_head = at;
+        }
+    }));
+    outcome.map_err(|panic| Panicked { at, message: supervisor::message(&*panic) })
+}

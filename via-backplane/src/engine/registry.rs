@@ -1,0 +1,188 @@
+//! Which states this pod knows, and that no two of them mean different things by one name.
+
+use std::{
+    any::{Any, type_name},
+    collections::BTreeMap,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Health, cell::Local, family::Family};
+use crate::{CellKey, Event, Fold, InvalidKey};
+
+/// Why a state could not be declared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The name is no valid key.
+    #[error("`{name}` at {place} is not a valid key")]
+    InvalidKey {
+        /// The name.
+        name: String,
+        /// Where it was declared.
+        place: &'static str,
+        /// What is wrong with it.
+        source: InvalidKey,
+    },
+    /// Two declarations of one key differ in type.
+    #[error(
+        "the key `{name}` is {first_type} at {first} and {second_type} at {second}: give one of them another key, or make their types the same"
+    )]
+    OtherType {
+        /// The key.
+        name: String,
+        /// Where it was declared first.
+        first: &'static str,
+        /// As which type.
+        first_type: &'static str,
+        /// Where it was declared again.
+        second: &'static str,
+        /// As which type.
+        second_type: &'static str,
+    },
+    /// Two event types share one event name.
+    #[error(
+        "the event name `{event}` belongs to {first_type} (at {first}) and to {second_type} (at {second}): give one of them another `#[event(name = …)]`"
+    )]
+    EventNameTaken {
+        /// The event's name.
+        event: &'static str,
+        /// Where its first type is used.
+        first: &'static str,
+        /// The first type.
+        first_type: &'static str,
+        /// Where its second type is used.
+        second: &'static str,
+        /// The second type.
+        second_type: &'static str,
+    },
+}
+
+/// The declared states of one engine.
+#[derive(Default)]
+pub(super) struct Registry {
+    declared: Mutex<Declared>,
+}
+
+#[derive(Default)]
+struct Declared {
+    families: BTreeMap<String, Declaration<dyn AnyFamily>>,
+    cells: BTreeMap<String, Declaration<dyn Any + Send + Sync>>,
+    events: BTreeMap<&'static str, (&'static str, &'static str)>,
+}
+
+struct Declaration<T: ?Sized> {
+    place: &'static str,
+    type_name: &'static str,
+    state: Arc<T>,
+}
+
+/// A family whatever its types.
+trait AnyFamily: Any + Send + Sync {
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    fn add_health(&self, health: &mut Health);
+}
+
+impl<E: Event, S: Send + Sync + 'static> AnyFamily for Family<E, S> {
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn add_health(&self, health: &mut Health) {
+        if !self.is_live() {
+            health.catching_up.push(self.name.clone());
+        }
+        let projections = self.projections();
+        let halts =
+            projections.iter().filter_map(|projection| Some((projection.key.clone(), projection.halted()?)));
+        health.halted.extend(halts);
+    }
+}
+
+impl Registry {
+    /// The family of this name, and whether it is new.
+    pub(super) fn family<E, S>(
+        &self,
+        name: &str,
+        place: &'static str,
+    ) -> Result<(Arc<Family<E, S>>, bool), RegisterError>
+    where
+        E: Event + Fold<S>,
+        S: Send + Sync + 'static,
+    {
+        let mut declared = self.declared.lock();
+        declared.claim_event::<E>(place)?;
+        if let Some(found) = declared.families.get(name) {
+            let family =
+                found.state.clone().as_any().downcast().map_err(|_| found.differs::<(E, S)>(name, place))?;
+            return Ok((family, false));
+        }
+        let key = crate::Family::new(name).map_err(|source| invalid(name, place, source))?;
+        let family = Arc::new(Family::<E, S>::new(key));
+        let declaration = Declaration { place, type_name: type_name::<(E, S)>(), state: family.clone() as _ };
+        declared.families.insert(name.to_owned(), declaration);
+        Ok((family, true))
+    }
+
+    /// The local copy of the cell of this name, and whether it is new.
+    pub(super) fn cell<T>(
+        &self,
+        name: &str,
+        place: &'static str,
+    ) -> Result<(Arc<Local<T>>, bool), RegisterError>
+    where
+        T: Serialize + DeserializeOwned + Clone + Default + Send + Sync + 'static,
+    {
+        let mut declared = self.declared.lock();
+        if let Some(found) = declared.cells.get(name) {
+            let local = found.state.clone().downcast().map_err(|_| found.differs::<T>(name, place))?;
+            return Ok((local, false));
+        }
+        let key = CellKey::new(["app", name]).map_err(|source| invalid(name, place, source))?;
+        let local = Arc::new(Local::<T>::new(key));
+        let declaration = Declaration { place, type_name: type_name::<T>(), state: local.clone() as _ };
+        declared.cells.insert(name.to_owned(), declaration);
+        Ok((local, true))
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let mut health = Health::default();
+        self.declared.lock().families.values().for_each(|found| found.state.add_health(&mut health));
+        health
+    }
+}
+
+impl Declared {
+    /// An event name decides how a record is decoded, so it belongs to one type.
+    fn claim_event<E: Event>(&mut self, place: &'static str) -> Result<(), RegisterError> {
+        let (first, first_type) = *self.events.entry(E::NAME).or_insert((place, type_name::<E>()));
+        if first_type == type_name::<E>() {
+            return Ok(());
+        }
+        let second_type = type_name::<E>();
+        Err(RegisterError::EventNameTaken { event: E::NAME, first, first_type, second: place, second_type })
+    }
+}
+
+impl<T: ?Sized> Declaration<T> {
+    fn differs<Second>(&self, name: &str, place: &'static str) -> RegisterError {
+        RegisterError::OtherType {
+            name: name.to_owned(),
+            first: self.place,
+            first_type: self.type_name,
+            second: place,
+            second_type: type_name::<Second>(),
+        }
+    }
+}
+
+fn invalid(name: &str, place: &'static str, source: InvalidKey) -> RegisterError {
+    RegisterError::InvalidKey { name: name.to_owned(), place, source }
+}
+
+/// What every cell of `StateApp` is below.
+pub(super) fn app_cells() -> CellKey {
+    CellKey::new(["app"]).expect("a valid path")
+}
