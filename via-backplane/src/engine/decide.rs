@@ -84,9 +84,7 @@ where
             }
             // With an id, an unknown outcome is resolved by repeating; the expectation keeps a late first
             // attempt and its repeat from both landing.
-            let id = AppendId::new(format!("decide-{:032x}", self.core.ambient.entropy.bits()))
-                .expect("a short id");
-            let options = AppendOptions::default().id(id).expect_head(view.key_head());
+            let options = AppendOptions::default().id(self.decision_id()).expect_head(view.key_head());
             match self.append_batch_with(events, options).await {
                 Ok(position) => return Ok(Some(position)),
                 Err(AppendFailed::Conflict { head, .. }) => {
