@@ -136,7 +136,8 @@ impl<'a> Envelope<'a> {
         if envelope.name.is_empty() {
             return Err(EnvelopeError::Missing { field: "name" });
         }
-        envelope.id = EventId(sized("id", id.unwrap_or_default())?);
+        let id = id.filter(|id| !id.is_empty()).ok_or(EnvelopeError::Missing { field: "id" })?;
+        envelope.id = EventId(sized("id", id)?);
         envelope.trace = trace.map(trace_context).transpose()?;
         Ok(envelope)
     }
@@ -282,10 +283,7 @@ fn text<'a>(field: &'static str, reader: &mut Reader<'a>) -> Result<&'a str, Env
 }
 
 fn sized<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], EnvelopeError> {
-    bytes.try_into().map_err(|_| match bytes.len() {
-        0 => EnvelopeError::Missing { field },
-        len => EnvelopeError::Length { field, len, expected: N },
-    })
+    bytes.try_into().map_err(|_| EnvelopeError::Length { field, len: bytes.len(), expected: N })
 }
 
 fn trace_context(bytes: &[u8]) -> Result<TraceContext, EnvelopeError> {

@@ -15,7 +15,7 @@ use std::fmt;
 /// assert_eq!(trace.to_string(), header);
 /// assert_eq!(TraceContext::parse("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     /// Which trace.
     pub trace_id: [u8; 16],
@@ -68,6 +68,12 @@ impl fmt::Display for TraceContext {
         let trace_id = u128::from_be_bytes(self.trace_id);
         let span_id = u64::from_be_bytes(self.span_id);
         write!(f, "00-{trace_id:032x}-{span_id:016x}-{:02x}", self.flags)
+    }
+}
+
+impl fmt::Debug for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TraceContext({self})")
     }
 }
 

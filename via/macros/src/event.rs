@@ -28,7 +28,6 @@ pub(crate) fn derive(input: TokenStream, home: Home) -> TokenStream {
 }
 
 /// What a type says about itself.
-#[derive(Debug)]
 struct Event {
     ident: Ident,
     name: LitStr,
@@ -184,3 +183,6 @@ fn codec(name: &LitStr) -> Result<Ident> {
     };
     Ok(Ident::new(codec, name.span()))
 }
+
+#[cfg(test)]
+mod tests;
