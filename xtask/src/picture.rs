@@ -9,7 +9,7 @@ pub(crate) fn run(steps: &mut Steps) {
     steps.install("Chromium", chromium::ensure);
     steps.run(
         "build",
-        cargo(["build", "--package", "examples", "--bin", "chat", "--package", "browser-tests"]),
+        cargo(["build", "--bin", "chat"]),
     );
     steps.run("picture", cargo(["run", "--package", "browser-tests", "--bin", "picture"]));
 }

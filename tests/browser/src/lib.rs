@@ -19,12 +19,16 @@
 //! # }
 //! ```
 
+#![allow(clippy::print_stderr, reason = "what a program under test says belongs to the test's output")]
+
 mod browser;
 mod complaints;
 mod profile;
 mod script;
+mod served;
 mod window;
 
 pub use browser::Browser;
 pub use complaints::Complaint;
-pub use window::Window;
+pub use served::Served;
+pub use window::{Scheme, Window};

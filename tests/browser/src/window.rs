@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use chromiumoxide::Page;
+use chromiumoxide::cdp::browser_protocol::emulation::{MediaFeature, SetDeviceMetricsOverrideParams};
 use chromiumoxide::cdp::browser_protocol::input::InsertTextParams;
 use chromiumoxide::cdp::browser_protocol::page::CaptureScreenshotFormat;
 use chromiumoxide::cdp::js_protocol::runtime::EvaluateParams;
@@ -34,6 +35,15 @@ pub struct Window {
     ear: tokio::sync::Mutex<Ear>,
     excused: Mutex<Vec<String>>,
     closed: bool,
+}
+
+/// The colours a reader prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
 }
 
 impl Window {
@@ -200,6 +210,41 @@ impl Window {
     /// If the browser is gone.
     pub async fn show(&self) {
         self.call::<Value>(script::VISIBILITY, ["visible"]).await;
+    }
+
+    /// Gives the window this size in CSS pixels, and so many device pixels for each.
+    ///
+    /// # Panics
+    /// If the browser is gone.
+    pub async fn resize(&self, width: u32, height: u32, scale: f64) {
+        let size = SetDeviceMetricsOverrideParams::new(width, height, scale, false);
+        self.page
+            .execute(size)
+            .await
+            .unwrap_or_else(|error| panic!("no window of {width} by {height}: {error}"));
+    }
+
+    /// Makes the page see that its reader prefers this scheme of colours.
+    ///
+    /// # Panics
+    /// If the browser is gone.
+    pub async fn prefer(&self, scheme: Scheme) {
+        let value = match scheme {
+            Scheme::Light => "light",
+            Scheme::Dark => "dark",
+        };
+        let preferred =
+            self.page.emulate_media_features(vec![MediaFeature::new("prefers-color-scheme", value)]).await;
+        preferred.unwrap_or_else(|error| panic!("no {value} scheme: {error}"));
+    }
+
+    /// Replaces what the page shows by this HTML; its scripts do not run.
+    ///
+    /// # Panics
+    /// If the browser is gone.
+    pub async fn set_html(&self, html: &str) {
+        self.call::<Value>("html => { document.documentElement.innerHTML = html; return null }", [html])
+            .await;
     }
 
     /// The window's content as a PNG.
