@@ -18,7 +18,9 @@ mod store;
 
 pub mod codec;
 pub mod envelope;
-mod event;
+// `via` re-exports the trait with a derive of its own, so it needs a path to the trait that is not also the derive.
+#[doc(hidden)]
+pub mod event;
 mod fold;
 mod trace;
 
@@ -50,3 +52,8 @@ pub use store::{CellKey, CellSelector, Change, Expected, MAX_CELL_KEY_BYTES, Sto
 pub use trace::TraceContext;
 /// Derives [`trait@Event`] for a struct or enum; the trait's page says how.
 pub use via_macros::Event;
+
+// The book's examples are compiled and run with this crate's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/folds.md")]
+struct Folds;

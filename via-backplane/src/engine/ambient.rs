@@ -33,6 +33,7 @@ impl Entropy for System {
 
 /// The rules of PROTOCOL §1 and §6 that a test can switch off, to show that each is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests alone may choose the rules"))]
 pub struct Rules {
     /// §1: a changed epoch discards the projection.
     pub compare_epochs: bool,
@@ -48,6 +49,7 @@ pub struct Rules {
 
 impl Rules {
     /// Every rule holds.
+    #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "as for the type"))]
     pub const ALL: Self = Self {
         compare_epochs: true,
         compare_record_ids: true,

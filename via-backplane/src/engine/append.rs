@@ -175,6 +175,9 @@ fn derived_id(key: &Key, id: &AppendId) -> EventId {
     EventId(uuid::Builder::from_custom_bytes(bytes).into_uuid().into_bytes())
 }
 
+/// A larger payload's buffer is not kept: one such event must not cost every thread its memory.
+const MAX_KEPT_PAYLOAD: usize = 64 << 10;
+
 thread_local! {
     /// A payload has to be encoded before its envelope knows its length.
     static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -227,22 +230,27 @@ fn with_envelope<E: Event, T>(
     index: usize,
     write: impl FnOnce(&Envelope<'_>) -> T,
 ) -> Result<T, EncodeError> {
-    PAYLOAD.with_borrow_mut(|payload| {
-        payload.clear();
-        event.encode(payload)?;
-        Ok(write(&Envelope {
+    // Taken, not borrowed: encoding runs the user's code, which may append events of its own.
+    let mut payload = PAYLOAD.take();
+    payload.clear();
+    let written = event.encode(&mut payload).map(|()| {
+        write(&Envelope {
             id: stamp.id(index),
             time: stamp.micros,
             name: E::NAME,
             version: E::VERSION,
             codec: E::CODEC,
-            payload,
+            payload: &payload,
             trace: stamp.trace,
             trace_state: None,
             subject: None,
             unknown: Unknown::default(),
-        }))
-    })
+        })
+    });
+    if payload.capacity() <= MAX_KEPT_PAYLOAD {
+        PAYLOAD.set(payload);
+    }
+    written
 }
 
 /// Appends, and repeats an append with an id while its outcome is unknown (PROTOCOL §6).

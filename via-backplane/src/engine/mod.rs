@@ -23,7 +23,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use ambient::Ambient;
-pub use ambient::{Clock, Entropy, Rules};
+#[cfg(feature = "testing")]
+pub use ambient::Rules;
+pub use ambient::{Clock, Entropy};
 pub use append::{AppendFailed, AppendOptions};
 pub use cell::{Cell, UpdateError};
 pub use changes::Changes;

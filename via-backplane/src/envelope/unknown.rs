@@ -36,15 +36,16 @@ impl<'a> Unknown<'a> {
     pub fn fields(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut reader = Reader::new(self.onwards);
         std::iter::from_fn(move || {
-            loop {
+            // Asking for a key at the end would make an error, and that allocates.
+            while !reader.rest().is_empty() {
                 let field = reader.rest();
-                // The record was read to its end before, so there is no key only at the end.
                 let key = reader.key()?;
                 reader.skip(key)?;
                 if wire::number(key) > LAST {
                     return Some(&field[..field.len() - reader.rest().len()]);
                 }
             }
+            None
         })
     }
 

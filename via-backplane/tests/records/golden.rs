@@ -87,6 +87,21 @@ fn golden_envelope_of_a_later_version() {
     check("envelope-later-version", &again, &envelope);
 }
 
+#[test]
+fn the_wire_format_page_shows_the_golden_envelope() {
+    let page = include_str!("../../../docs/wire-format.md");
+    let (_, example) = page.split_once("```text\n").expect("the page has an example");
+    let (example, _) = example.split_once("```").expect("the example ends");
+    let mut bytes = Vec::new();
+    for line in example.lines() {
+        let hex = line.split("   ").next().unwrap_or_default();
+        bytes.extend(hex.split(' ').map(|byte| u8::from_str_radix(byte, 16).expect("two digits")));
+    }
+    let mut record = Vec::new();
+    minimal().encode(&mut record);
+    assert_eq!(hex_dump(&bytes), hex_dump(&record));
+}
+
 fn check_codec<C, T>(name: &str, value: &T)
 where
     C: Codec<T>,
