@@ -26,6 +26,11 @@ mod trace;
 
 mod engine;
 
+#[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod fault;
+
 pub use backplane::{Backplane, Limits};
 pub use codec::{Codec, CodecId, DecodeError, EncodeError};
 pub use compactor::Compactor;

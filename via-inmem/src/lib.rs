@@ -55,9 +55,9 @@ mod memory;
 mod pod;
 mod signal;
 mod store;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod testing;
 
 pub use memory::{Builder, InMemory};
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub use testing::LogCopy;

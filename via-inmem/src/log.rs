@@ -20,7 +20,7 @@ use via_backplane::{
 };
 
 pub(crate) use self::family::Log;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use self::family::State;
 use self::{compaction::Progress, tail::Tail};
 use crate::pod::Pod;

@@ -69,3 +69,6 @@ impl State {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

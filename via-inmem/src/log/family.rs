@@ -91,7 +91,7 @@ impl Log {
     }
 
     /// Puts another log in this one's place and ends every tail.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn replace(&self, with: State) {
         let mut woken = Vec::new();
         {
@@ -183,7 +183,7 @@ impl Sleeping {
         woken
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     fn leave_all(&mut self, woken: &mut Vec<Arc<Signal>>) {
         self.family.leave(woken);
         self.keys.drain().for_each(|(_, mut sleepers)| sleepers.leave(woken));

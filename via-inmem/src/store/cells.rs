@@ -139,7 +139,7 @@ impl Cells {
     }
 
     /// Empties the store: revisions restart under a new incarnation, and every watch ends.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn recreate(&self, incarnation: impl FnOnce(u64) -> u128) {
         let mut state = self.0.lock();
         let generation = state.generation + 1;

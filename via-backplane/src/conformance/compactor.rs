@@ -1,0 +1,169 @@
+//! C1 to C4: compaction.
+
+use super::trial::{Trial, family, key, offsets, together};
+use crate::{AppendError, Key, Offset, Resume, Selector};
+
+pub(super) async fn c1_drops_what_is_below_and_leaves_the_rest_where_it_is(trial: Trial) {
+    let a = Key::of(&family("posts"));
+    let appended = trial.pod.append_each(&a, 0..600).await;
+    for selector in [Selector::Key(a.clone()), Selector::Family(family("posts"))] {
+        for cut in [1, 255, 256, 300, 599] {
+            let floor = trial.pod.compact(&a, appended[cut]).await;
+            assert_eq!(floor, trial.pod.floor(&a).await);
+            // The first pass leaves the log shorter than the second asks for.
+            let kept: Vec<_> = appended.iter().copied().filter(|offset| *offset >= floor).collect();
+            let seen = trial.pod.read_all(&selector).await;
+            assert_eq!(offsets(&seen), kept, "{selector:?} below {floor}");
+            let text = seen.first().map(super::trial::Seen::text);
+            assert_eq!(text, Some((600 - kept.len()).to_string()), "each record is still itself");
+        }
+    }
+}
+
+pub(super) async fn c1_keeps_the_head_whatever_is_asked(trial: Trial) {
+    let rooms = family("rooms");
+    let (a, b) = (key(&rooms, "a"), key(&rooms, "b"));
+    let head = *trial.pod.append_each(&a, 0..10).await.last().expect("ten");
+    trial.pod.append_each(&b, 0..10).await;
+    for before in [head, Offset(head.0 + 1), Offset(head.0 + 500), Offset(u64::MAX)] {
+        trial.pod.compact(&a, before).await;
+        assert_eq!(offsets(&trial.pod.read_all(&Selector::Key(a.clone())).await), [head]);
+        assert_eq!(trial.pod.head(&Selector::Key(a.clone())).await, head);
+    }
+    let page = crate::Page { after: None, limit: 9 };
+    assert_eq!(trial.pod.log().instances(&rooms, page).await.expect("listed"), [a.clone(), b]);
+    let conflict = trial.pod.try_append(&a, "x", &[(&a, Offset::BEGIN)], None).await;
+    assert!(matches!(conflict, Err(AppendError::Conflict { .. })), "{conflict:?}");
+    trial.pod.try_append(&a, "x", &[(&a, head)], None).await.expect("the head is as before");
+}
+
+pub(super) async fn c1_touches_no_other_key(trial: Trial) {
+    let rooms = family("rooms");
+    let keys = [key(&rooms, "a"), key(&rooms, "b"), Key::of(&rooms)];
+    for n in 0..300 {
+        trial.pod.append(&keys[n % 3], n.to_string()).await;
+    }
+    let before = [&keys[1], &keys[2]].map(|key| Selector::Key(key.clone()));
+    let records = [trial.pod.read_all(&before[0]).await, trial.pod.read_all(&before[1]).await];
+    trial.pod.compact(&keys[0], Offset(u64::MAX)).await;
+    for (selector, records) in before.iter().zip(records) {
+        assert_eq!(trial.pod.read_all(selector).await, records);
+    }
+    let other = trial.pod.floor(&keys[1]).await;
+    assert_eq!(other, Offset::BEGIN);
+}
+
+pub(super) async fn c1_a_compacted_key_goes_on(trial: Trial) {
+    let a = Key::of(&family("posts"));
+    let selector = Selector::Key(a.clone());
+    let mut tail = trial.pod.tail(&selector, Resume::After(Offset::BEGIN)).await;
+    let mut last = Offset::BEGIN;
+    for round in 0..5 {
+        let appended = trial.pod.append_each(&a, 0..200).await;
+        assert!(appended[0] > last, "offsets are never used again");
+        last = *appended.last().expect("some");
+        assert_eq!(offsets(&tail.take(200).await), appended, "round {round}");
+        trial.pod.compact(&a, last).await;
+        assert_eq!(offsets(&trial.pod.read_all(&selector).await), [last]);
+    }
+    // Nothing that a tail had yet to see was dropped before it.
+    assert_eq!(tail.holes, []);
+}
+
+pub(super) async fn c1_a_resumed_tail_yields_what_is_left(trial: Trial) {
+    let rooms = family("rooms");
+    let (a, b) = (key(&rooms, "a"), key(&rooms, "b"));
+    let mut of_a = Vec::new();
+    for n in 0..100 {
+        of_a.push(trial.pod.append(&a, n.to_string()).await);
+        trial.pod.append(&b, n.to_string()).await;
+    }
+    trial.pod.compact(&a, of_a[60]).await;
+    for selector in [Selector::Key(a), Selector::Family(rooms)] {
+        let left = trial.pod.read_all(&selector).await;
+        for resume in [0, 10, 59, 60, 99].map(|n| of_a[n]) {
+            let from: Vec<_> = left.iter().filter(|record| record.offset >= resume).cloned().collect();
+            let mut tail = trial.pod.tail(&selector, Resume::At(resume)).await;
+            assert_eq!(tail.take(from.len()).await, from, "{selector:?} at {resume}");
+        }
+    }
+}
+
+pub(super) async fn c2_a_missing_record_is_below_a_floor_that_is_known(trial: Trial) {
+    let a = Key::of(&family("posts"));
+    let selector = Selector::Key(a.clone());
+    let appended = trial.pod.append_each(&a, 0..400).await;
+    together(3, |task| {
+        let (pod, a, selector, appended) = (trial.pod.clone(), a.clone(), selector.clone(), appended.clone());
+        async move {
+            if task == 0 {
+                for before in appended.iter().step_by(7) {
+                    pod.compact(&a, *before).await;
+                    tokio::task::yield_now().await;
+                }
+                pod.compact(&a, appended[399]).await;
+                return;
+            }
+            loop {
+                let left = pod.read_all(&selector).await;
+                // Asked after the read: what it missed has to be accounted for by now.
+                let floor = pod.floor(&a).await;
+                let lowest = left.first().expect("the head is always left").offset;
+                let missing: Vec<_> = appended.iter().filter(|offset| **offset < lowest).collect();
+                assert!(
+                    missing.iter().all(|offset| **offset < floor),
+                    "{missing:?} are gone, the floor is {floor}"
+                );
+                if floor == appended[399] {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    })
+    .await;
+}
+
+pub(super) async fn c2_the_floor_is_the_same_for_every_pod(trial: Trial) {
+    let other = trial.another_pod().await;
+    let a = Key::of(&family("posts"));
+    let appended = trial.pod.append_each(&a, 0..20).await;
+    let floor = trial.pod.compact(&a, appended[10]).await;
+    assert_eq!(other.floor(&a).await, floor);
+    assert_eq!(trial.another_pod().await.floor(&a).await, floor);
+}
+
+pub(super) async fn c3_is_idempotent_and_monotone(trial: Trial) {
+    let a = Key::of(&family("posts"));
+    let appended = trial.pod.append_each(&a, 0..20).await;
+    let floor = trial.pod.compact(&a, appended[10]).await;
+    assert_eq!(floor, appended[10]);
+    for lower in [appended[10], appended[5], Offset::BEGIN] {
+        assert_eq!(trial.pod.compact(&a, lower).await, floor, "compacting below {lower} changes nothing");
+        assert_eq!(offsets(&trial.pod.read_all(&Selector::Key(a.clone())).await), appended[10..]);
+    }
+}
+
+pub(super) async fn c3_is_clamped_to_the_head(trial: Trial) {
+    let a = Key::of(&family("posts"));
+    assert_eq!(trial.pod.compact(&a, Offset(50)).await, Offset::BEGIN, "there is nothing to compact");
+    let head = *trial.pod.append_each(&a, 0..20).await.last().expect("some");
+    assert_eq!(trial.pod.compact(&a, Offset(u64::MAX)).await, head);
+    let later = trial.pod.append_each(&a, 20..30).await;
+    assert_eq!(trial.pod.floor(&a).await, head, "the floor does not follow the head");
+    let left = offsets(&trial.pod.read_all(&Selector::Key(a)).await);
+    assert_eq!(left, [&[head][..], &later].concat());
+}
+
+pub(super) async fn c4_the_floor_is_the_beginning_until_the_first_compaction(trial: Trial) {
+    let rooms = family("rooms");
+    let (a, b) = (key(&rooms, "a"), key(&rooms, "b"));
+    assert_eq!(trial.pod.floor(&a).await, Offset::BEGIN);
+    let appended = trial.pod.append_each(&a, 0..5).await;
+    trial.pod.append_each(&b, 0..5).await;
+    assert_eq!(trial.pod.floor(&a).await, Offset::BEGIN, "never derived from what is retained");
+    trial.pod.compact(&b, Offset(u64::MAX)).await;
+    assert_eq!(trial.pod.floor(&a).await, Offset::BEGIN);
+    trial.pod.compact(&a, appended[2]).await;
+    assert_eq!(trial.pod.floor(&a).await, appended[2]);
+}
