@@ -12,11 +12,14 @@ pub(crate) const FOLDER: &str = "/_via/";
 
 const SCRIPT: &str = include_str!("../assets/via.js");
 const STYLE: &str = include_str!("../assets/via.css");
+/// Without one, browsers ask for `/favicon.ico` and log that it is missing.
+const ICON: &str = include_str!("../assets/icon.svg");
 const DATASTAR: &str = include_str!("../assets/vendor/datastar-1.0.2.js");
 /// How our script names Datastar, until both have their hashed addresses.
 const IMPORT: &str = "'./datastar.js'";
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 const CSS: &str = "text/css; charset=utf-8";
 
 /// A file under an address that changes with its content, so that it can be cached for ever.
@@ -32,6 +35,7 @@ pub(crate) struct Asset {
 pub(crate) struct Assets {
     pub(crate) script: Asset,
     pub(crate) datastar: Asset,
+    pub(crate) icon: Asset,
     pub(crate) styles: Vec<Asset>,
 }
 
@@ -54,12 +58,16 @@ impl Assets {
         Self {
             script: Asset::new("via", "js", JAVASCRIPT, script),
             datastar,
+            icon: Asset::new("icon", "svg", SVG, ICON),
             styles: std::iter::once(own).chain(theirs).collect(),
         }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Asset> {
-        [&self.script, &self.datastar].into_iter().chain(&self.styles).find(|asset| asset.name == name)
+        [&self.script, &self.datastar, &self.icon]
+            .into_iter()
+            .chain(&self.styles)
+            .find(|asset| asset.name == name)
     }
 }
 

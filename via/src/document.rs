@@ -9,6 +9,7 @@ use crate::{
     frame::{Frame, ROOT},
     refusal::GENERIC,
     render::NoFrame,
+    security,
 };
 
 /// What people read when a page could not be loaded yet; the stream brings it when it can.
@@ -32,7 +33,7 @@ impl Shell<'_> {
             Err(NoFrame::NotLoaded) => (StatusCode::SERVICE_UNAVAILABLE, Some(NOT_LOADED)),
         };
         let content_type = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-        (status, content_type, self.render(frame.ok().as_ref(), notice)).into_response()
+        security::document((status, content_type, self.render(frame.ok().as_ref(), notice)).into_response())
     }
 
     fn render(&self, frame: Option<&Frame>, notice: Option<&str>) -> String {
@@ -49,6 +50,7 @@ impl Shell<'_> {
                     @for style in &self.assets.styles {
                         link rel="stylesheet" href=(self.address(&style.name));
                     }
+                    link rel="icon" href=(self.address(&self.assets.icon.name));
                     link rel="modulepreload" href=(self.address(&self.assets.datastar.name));
                     script type="module" src=(self.address(&self.assets.script.name)) {}
                 }

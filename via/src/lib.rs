@@ -9,6 +9,8 @@ extern crate self as via;
 
 mod app;
 mod running;
+
+mod listener;
 mod serve;
 
 mod component;

@@ -5,12 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use axum::serve::ListenerExt as _;
 use http::StatusCode;
-use tokio::{net::TcpListener, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
 
-use crate::{App, Result, running::GRACE, session::Transport};
+use crate::{App, Result, listener, session::Transport};
 
 /// Why an address cannot be listened on: one line each.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +48,13 @@ impl App {
         announce(addr);
 
         let router = running.router().fallback(|| async { StatusCode::NOT_FOUND });
-        let accepting = CancellationToken::new();
-        let graceful = axum::serve(listener.tap_io(no_delay), router)
-            .with_graceful_shutdown(accepting.clone().cancelled_owned());
-        let served = async { timeout_after(&accepting, graceful.into_future()).await };
-        let stopped = async {
-            stop_requested(&running).await;
-            // Streams end with the engine's tasks; a server that waited for them first would wait for ever.
-            accepting.cancel();
-            running.shutdown().await
-        };
-        let (served, stopped) = tokio::join!(served, stopped);
-        stopped?;
-        Ok(served?)
+        tokio::select! {
+            never = listener::accept(&listener, &router, running.engine().supervisor()) => match never {},
+            () = stop_requested(&running) => {}
+        }
+        // Nobody new comes in while those inside finish.
+        drop(listener);
+        running.shutdown().await
     }
 }
 
@@ -86,30 +78,6 @@ fn announce(addr: SocketAddr) {
 
 fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
-}
-
-/// A frame is small and wanted now.
-fn no_delay(tcp: &mut tokio::net::TcpStream) {
-    if let Err(error) = tcp.set_nodelay(true) {
-        tracing::debug!(%error, "a connection keeps its delay");
-    }
-}
-
-/// Serves until told to stop, and after that no longer than the grace period.
-async fn timeout_after(
-    accepting: &CancellationToken,
-    served: impl Future<Output = io::Result<()>>,
-) -> io::Result<()> {
-    let mut served = std::pin::pin!(served);
-    tokio::select! {
-        biased;
-        served = &mut served => return served,
-        () = accepting.cancelled() => {}
-    }
-    timeout(GRACE, served).await.unwrap_or_else(|_| {
-        tracing::warn!("connections outlived the grace period and are dropped");
-        Ok(())
-    })
 }
 
 /// Resolves on SIGINT, on SIGTERM, and when a background task had to stop the app.

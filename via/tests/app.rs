@@ -64,13 +64,13 @@ async fn a_document_names_its_files_and_runs_nothing_inline() {
     assert!(!tab.html.contains("<style") && !tab.html.contains("onclick"), "{}", tab.html);
     assert_eq!(tab.html.matches("<script").count(), 1, "one script, external: {}", tab.html);
     let files = addresses(&tab.html);
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
     for file in files {
         let response = get(&app.router(), file).await;
         assert_eq!(response.status(), StatusCode::OK, "{file}");
         let kind = response.headers()[header::CONTENT_TYPE].to_str().expect("ASCII");
         assert!(
-            ["text/javascript; charset=utf-8", "text/css; charset=utf-8"].contains(&kind),
+            ["text/javascript; charset=utf-8", "text/css; charset=utf-8", "image/svg+xml"].contains(&kind),
             "{file}: {kind}"
         );
         assert_eq!(
