@@ -10,6 +10,7 @@ use super::{
     changes::Changes,
     family::{Family, Progress},
     projection::{Halt, Projection, View},
+    retry::Delays,
 };
 use crate::{
     Cursor, Entries, Entry, Epoch, Event, Fold, InvalidKey, Key, Offset, Position, ReadRange, RecordId,
@@ -197,7 +198,8 @@ impl<E, S> Events<E, S> {
         let selector = Selector::Key(self.key().clone());
         let range =
             ReadRange { after: Offset(wanted.offset.0.saturating_sub(1)), up_to: wanted.offset, limit: 1 };
-        let mut delays = super::retry::Delays::default();
+        let mut delays =
+            Delays::new(Duration::from_millis(50), Duration::from_secs(5), self.core.ambient.seed());
         loop {
             match self.core.backplane.log().read(&selector, range).await {
                 Ok(batch) => {
