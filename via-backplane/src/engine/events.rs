@@ -160,7 +160,7 @@ impl<E, S> Events<E, S> {
             if let Some(waited) = self.judge(position, now, generation) {
                 return waited;
             }
-            if now.covered.offset >= position.cursor.offset {
+            if now.live && now.covered.offset >= position.cursor.offset {
                 return self.compare_with_the_log(&position.cursor).await;
             }
             if progress.changed().await.is_err() {
@@ -182,7 +182,8 @@ impl<E, S> Events<E, S> {
         if self.projection.halted().is_some_and(|halt| halt.at <= wanted.offset) {
             return Some(Waited::Halted);
         }
-        if !knows_epoch || now.covered.offset < wanted.offset {
+        // Until the projector has been at the head, nothing is shown, and what is folded is not reached.
+        if !now.live || now.covered.offset < wanted.offset {
             return None;
         }
         let known = self.family.recent.lock().get(wanted.offset)?;
