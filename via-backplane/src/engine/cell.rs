@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use metrics::counter;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
@@ -203,6 +203,7 @@ where
         let mut delays =
             Delays::new(Duration::from_millis(1), Duration::from_millis(250), self.core.ambient.seed());
         for _ in 0..MAX_ATTEMPTS {
+            let store = self.local.store();
             let present = self.load().await.map_err(UpdateError::Backend)?;
             let mut value = match &present {
                 Some(present) => {
@@ -214,7 +215,7 @@ where
             let write = Write::new(&self.core, present, &value).map_err(UpdateError::Encode)?;
             match self.commit(&write).await {
                 Ok(rev) => {
-                    self.local.take(Some(rev), value);
+                    self.local.wrote(store, rev, value);
                     return Ok(());
                 }
                 Err(Lost::Conflict) => {
@@ -354,29 +355,52 @@ struct Slot<T> {
     rev: Option<Rev>,
     /// `None` until the store was asked.
     value: Option<Arc<Published<T>>>,
+    /// The store held `value`; else it is the default, because the store held nothing.
+    is_stored: bool,
     /// `rev` when the watch began its last replay.
     rev_at_begin: Option<Rev>,
+    /// Counts the stores this copy has followed, each with revisions of its own.
+    store: u64,
 }
 
 impl<T: Default> Local<T> {
     pub(super) fn new(key: CellKey) -> Self {
         Self {
             key,
-            slot: Mutex::new(Slot { rev: None, value: None, rev_at_begin: None }),
+            slot: Mutex::new(Slot { rev: None, value: None, is_stored: false, rev_at_begin: None, store: 0 }),
             version: watch::Sender::new(0),
             updating: tokio::sync::Mutex::new(()),
         }
     }
 
+    /// Which store is followed now.
+    fn store(&self) -> u64 {
+        self.slot.lock().store
+    }
+
+    /// Takes what this pod wrote, unless the store it was written to was replaced meanwhile: its revisions would hide
+    /// those of the new one.
+    fn wrote(&self, store: u64, rev: Rev, value: T) {
+        let slot = self.slot.lock();
+        if slot.store == store {
+            self.take_into(slot, Some(rev), Some(value));
+        }
+    }
+
     /// Takes a value of the store, unless a newer one is held.
-    fn take(&self, rev: Option<Rev>, value: T) {
-        let mut slot = self.slot.lock();
+    fn take(&self, rev: Option<Rev>, value: Option<T>) {
+        self.take_into(self.slot.lock(), rev, value);
+    }
+
+    fn take_into(&self, mut slot: MutexGuard<'_, Slot<T>>, rev: Option<Rev>, value: Option<T>) {
         if slot.value.is_some() && (rev.is_none() || slot.rev >= rev) {
             return;
         }
         let version = *self.version.borrow() + 1;
         slot.rev = rev.or(slot.rev);
-        slot.value = Some(Arc::new(Published { state: value, version, key_head: Offset::BEGIN }));
+        slot.is_stored = value.is_some();
+        let state = value.unwrap_or_default();
+        slot.value = Some(Arc::new(Published { state, version, key_head: Offset::BEGIN }));
         // Sent under the lock, so that versions are announced in order.
         self.version.send_replace(version);
     }
@@ -405,7 +429,7 @@ where
 
     fn put(&self, rev: Rev, bytes: &Bytes) {
         match StoredCell::decode_value(bytes) {
-            Ok(value) => self.take(Some(rev), value),
+            Ok(value) => self.take(Some(rev), Some(value)),
             Err(error) => {
                 tracing::error!(cell = %self.key, rev = rev.0, %error, "the stored value does not decode; the last good one is kept");
             }
@@ -413,13 +437,14 @@ where
     }
 
     fn gone(&self, rev: Option<Rev>) {
-        self.take(rev, T::default());
+        self.take(rev, None);
     }
 
     fn begin(&self, same_store: bool) {
         let mut slot = self.slot.lock();
         if !same_store {
             slot.rev = None;
+            slot.store += 1;
         }
         slot.rev_at_begin = slot.rev;
     }
@@ -427,10 +452,9 @@ where
     fn was_not_replayed(&self) {
         let mut slot = self.slot.lock();
         // A write of this pod since the replay began is newer than the replay.
-        if slot.rev == slot.rev_at_begin && slot.rev.is_some() {
+        if slot.rev == slot.rev_at_begin && slot.is_stored {
             slot.value = None;
-            drop(slot);
-            self.take(None, T::default());
+            self.take_into(slot, None, None);
         }
     }
 }

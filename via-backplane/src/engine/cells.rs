@@ -79,8 +79,11 @@ impl Follower {
         let core = self.core.clone();
         let store = core.backplane.store();
         let incarnation = store.incarnation().await?;
-        let same_store = self.incarnation.replace(incarnation).is_none_or(|before| before == incarnation);
         let mut changes = store.watch(&self.selector).await?;
+        // A store recreated between the two calls would replay revisions below those this pod holds, and lose to them.
+        if store.incarnation().await? != incarnation {
+            return Err(recreated());
+        }
         tail.up.set(1.0);
         let cells = self.cells.clone();
         self.ask().await?;
@@ -93,7 +96,7 @@ impl Follower {
                     if matches!(change, Change::End) {
                         delays.reset();
                     }
-                    if let Some(left_out) = self.take(change, same_store) {
+                    if let Some(left_out) = self.take(change, incarnation) {
                         self.load(&*left_out).await?;
                     }
                 }
@@ -121,10 +124,13 @@ impl Follower {
     }
 
     /// Applies a change; answers the cell whose value was left out.
-    fn take(&mut self, change: Change, same_store: bool) -> Option<Arc<dyn Watched>> {
+    fn take(&mut self, change: Change, incarnation: Incarnation) -> Option<Arc<dyn Watched>> {
         match change {
             Change::Begin => {
                 self.replayed.clear();
+                // Not before the cells are told: a watch that broke off earlier has told them nothing.
+                let before = self.incarnation.replace(incarnation);
+                let same_store = before.is_none_or(|before| before == incarnation);
                 self.cells.every().iter().for_each(|cell| cell.begin(same_store));
             }
             Change::End => {
@@ -144,6 +150,10 @@ impl Follower {
         }
         None
     }
+}
+
+fn recreated() -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, "the store was recreated while its watch was opened")
 }
 
 fn silent_end() -> BackendError {
