@@ -1,0 +1,3 @@
+//! The engine as a whole, over the in-memory backplane.
+
+mod simulation;
