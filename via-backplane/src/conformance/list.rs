@@ -84,6 +84,7 @@ macro_rules! __conformance_cases {
         $with!(Thread watch s5_a_prefix_is_of_whole_segments);
         $with!(Thread watch s5_a_watch_of_one_cell_tells_of_no_other);
         $with!(Thread watch s5_a_slow_watch_still_tells_the_latest);
+        $with!(Thread watch s5_a_change_during_the_replay_is_not_missed);
         $with!(Threads watch s5_a_watch_and_the_store_agree_under_concurrent_writes);
         $with!(Thread watch s5_ten_thousand_watches_of_one_cell_each_hear_their_own);
         $with!(Thread log s6_a_record_at_the_limit_is_accepted_and_one_over_refused);
