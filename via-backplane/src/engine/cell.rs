@@ -354,15 +354,15 @@ struct Slot<T> {
     rev: Option<Rev>,
     /// `None` until the store was asked.
     value: Option<Arc<Published<T>>>,
-    /// `rev` when the watch began its last replay.
-    rev_at_begin: Option<Rev>,
+    /// A replay of the present is under way and has not brought this cell, nor has this pod written it since.
+    unconfirmed: bool,
 }
 
 impl<T: Default> Local<T> {
     pub(super) fn new(key: CellKey) -> Self {
         Self {
             key,
-            slot: Mutex::new(Slot { rev: None, value: None, rev_at_begin: None }),
+            slot: Mutex::new(Slot { rev: None, value: None, unconfirmed: false }),
             version: watch::Sender::new(0),
             updating: tokio::sync::Mutex::new(()),
         }
@@ -371,6 +371,7 @@ impl<T: Default> Local<T> {
     /// Takes a value of the store, unless a newer one is held.
     fn take(&self, rev: Option<Rev>, value: T) {
         let mut slot = self.slot.lock();
+        slot.unconfirmed = false;
         if slot.value.is_some() && (rev.is_none() || slot.rev >= rev) {
             return;
         }
@@ -421,13 +422,12 @@ where
         if !same_store {
             slot.rev = None;
         }
-        slot.rev_at_begin = slot.rev;
+        slot.unconfirmed = true;
     }
 
     fn was_not_replayed(&self) {
         let mut slot = self.slot.lock();
-        // A write of this pod since the replay began is newer than the replay.
-        if slot.rev == slot.rev_at_begin && slot.rev.is_some() {
+        if slot.unconfirmed {
             slot.value = None;
             drop(slot);
             self.take(None, T::default());

@@ -79,7 +79,6 @@ impl Follower {
         let core = self.core.clone();
         let store = core.backplane.store();
         let incarnation = store.incarnation().await?;
-        let same_store = self.incarnation.replace(incarnation).is_none_or(|before| before == incarnation);
         let mut changes = store.watch(&self.selector).await?;
         tail.up.set(1.0);
         let cells = self.cells.clone();
@@ -93,7 +92,7 @@ impl Follower {
                     if matches!(change, Change::End) {
                         delays.reset();
                     }
-                    if let Some(left_out) = self.take(change, same_store) {
+                    if let Some(left_out) = self.take(change, incarnation) {
                         self.load(&*left_out).await?;
                     }
                 }
@@ -121,10 +120,13 @@ impl Follower {
     }
 
     /// Applies a change; answers the cell whose value was left out.
-    fn take(&mut self, change: Change, same_store: bool) -> Option<Arc<dyn Watched>> {
+    fn take(&mut self, change: Change, incarnation: Incarnation) -> Option<Arc<dyn Watched>> {
         match change {
             Change::Begin => {
                 self.replayed.clear();
+                // Kept only now: an attempt that fails before its replay has told the cells nothing.
+                // What this pod wrote before the first replay may have gone to a store that was recreated since.
+                let same_store = self.incarnation.replace(incarnation) == Some(incarnation);
                 self.cells.every().iter().for_each(|cell| cell.begin(same_store));
             }
             Change::End => {

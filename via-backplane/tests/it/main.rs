@@ -1,0 +1,3 @@
+//! Everything this crate promises, from outside.
+
+mod engine;
