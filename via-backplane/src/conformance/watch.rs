@@ -74,6 +74,26 @@ pub(super) async fn s5_tells_every_latest_change_of_any_pod(trial: Trial) {
     }
 }
 
+pub(super) async fn s5_a_watch_that_sleeps_is_woken(trial: Trial) {
+    let theme = cell(["app", "theme"]);
+    let mut one = trial.pod.watch(&CellSelector::One(theme.clone())).await;
+    let mut all = trial.pod.watch(&below("app")).await;
+    one.present().await;
+    all.present().await;
+    let other = trial.another_pod().await;
+    let mut expected = Expected::Absent;
+    for _ in 0..10 {
+        let (of_one, of_all, rev) = tokio::join!(biased; one.next(), all.next(), async {
+            tokio::task::yield_now().await;
+            other.cas(&theme, expected, "x").await
+        });
+        for change in [of_one, of_all] {
+            assert!(matches!(change, Change::Put { rev: at, .. } if at == rev), "{change:?}");
+        }
+        expected = Expected::At(rev);
+    }
+}
+
 pub(super) async fn s5_a_delete_is_told_with_a_revision_of_its_own(trial: Trial) {
     let theme = cell(["app", "theme"]);
     let rev = trial.pod.cas(&theme, Expected::Absent, "x").await;
