@@ -189,7 +189,8 @@ impl<E, S> Events<E, S> {
         if self.projection.halted().is_some_and(|halt| halt.at <= wanted.offset) {
             return Standing::Settled(Waited::Halted);
         }
-        if !knows_epoch || now.covered.offset < wanted.offset {
+        // Until the projector has been at the head, nothing is shown, and what is folded is not reached.
+        if !now.live || now.covered.offset < wanted.offset {
             return Standing::Behind;
         }
         match self.family.recent.lock().get(wanted.offset) {

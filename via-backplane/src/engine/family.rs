@@ -73,9 +73,12 @@ impl<E, S> Family<E, S> {
         self.progress.send_replace(Progress { covered, generation, live });
     }
 
-    /// Wakes everybody who waits for a value of this family.
+    /// Wakes everybody who waits for a value of this family, in the order of the keys: who runs first must not depend
+    /// on how a map is hashed, or one seed would not give one trace.
     pub(super) fn wake_all(&self) {
-        self.instances.read().by_key.values().for_each(|projection| projection.wake());
+        let mut projections = self.projections();
+        projections.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        projections.iter().for_each(|projection| projection.wake());
     }
 
     /// Every projection, in no order.

@@ -132,7 +132,14 @@ where
         let log = core.backplane.log();
         let head = log.head(&self.selector).await?;
         self.meet(head)?;
-        let mut records = log.subscribe(&self.selector, self.resume_from(head)).await?;
+        let from = self.resume_from(head);
+        let mut records = log.subscribe(&self.selector, from).await?;
+        // A log replaced between the two calls would leave this tail waiting above the new one's end, for ever.
+        let head = log.head(&self.selector).await?;
+        self.meet(head)?;
+        if self.resume_from(head).exclusive() < from.exclusive() {
+            return Err(went_back().into());
+        }
         tail.up.set(1.0);
         // Nothing to compare with at the beginning of a log.
         let mut verified = self.cursor.offset == Offset::BEGIN;
@@ -489,6 +496,10 @@ where
 
 fn appended_at(record: &Stored<'_>) -> Option<std::time::SystemTime> {
     Envelope::decode(record.bytes).ok().map(|envelope| envelope::system_time(envelope.time))
+}
+
+fn went_back() -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, "the log's head went back while its tail was opened")
 }
 
 fn silent_end() -> BackendError {

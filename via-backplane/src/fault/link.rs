@@ -2,26 +2,24 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// The way to a backend. It can be cut, and can lose an ack.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Link(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
-    state: watch::Sender<State>,
+    is_cut: AtomicBool,
+    /// How often the way was cut.
+    cuts: AtomicU64,
+    /// Wakes the streams in the order in which they fell asleep; a `watch` would draw the order, and one seed would
+    /// give many traces.
+    was_cut: Notify,
     lose_ack: AtomicBool,
-}
-
-/// Whether the way is open, and how often it was cut.
-#[derive(Debug, Clone, Copy, Default)]
-struct State {
-    cut: bool,
-    cuts: u64,
 }
 
 /// What became of a call that a pod wanted to make.
@@ -49,33 +47,24 @@ pub(super) struct Then {
     pub(super) delay: Option<std::time::Duration>,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Link {
     /// A way that is open.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Inner {
-            state: watch::Sender::new(State::default()),
-            lose_ack: AtomicBool::new(false),
-        }))
+        Self::default()
     }
 
     /// Makes the whole backend unreachable: calls are refused, streams end with an error.
     pub fn interrupt(&self) {
-        self.0.state.send_modify(|state| {
-            state.cuts += u64::from(!state.cut);
-            state.cut = true;
-        });
+        if !self.0.is_cut.swap(true, Ordering::SeqCst) {
+            self.0.cuts.fetch_add(1, Ordering::SeqCst);
+            self.0.was_cut.notify_waiters();
+        }
     }
 
     /// Makes the backend reachable again.
     pub fn restore(&self) {
-        self.0.state.send_modify(|state| state.cut = false);
+        self.0.is_cut.store(false, Ordering::SeqCst);
     }
 
     /// Commits the next append, compare-and-swap or delete of any pod and loses its ack.
@@ -84,7 +73,7 @@ impl Link {
     }
 
     pub(super) fn is_cut(&self) -> bool {
-        self.0.state.borrow().cut
+        self.0.is_cut.load(Ordering::SeqCst)
     }
 
     pub(super) fn takes_ack(&self) -> bool {
@@ -98,25 +87,26 @@ impl Link {
 
     /// A view from now on, for a stream that ends when the way is cut.
     pub(super) fn watch(&self) -> Cut {
-        let states = self.0.state.subscribe();
-        let seen = states.borrow().cuts;
-        Cut { states, seen }
+        Cut { link: self.clone(), seen: self.0.cuts.load(Ordering::SeqCst) }
     }
 }
 
 /// Waits for the way to be cut.
 pub(super) struct Cut {
-    states: watch::Receiver<State>,
+    link: Link,
     seen: u64,
 }
 
 impl Cut {
     /// Answers once the way was cut, even if it is open again. Cancel-safe.
     pub(super) async fn happened(&mut self) {
-        let seen = self.seen;
-        if self.states.wait_for(|state| state.cuts != seen).await.is_err() {
-            // The link is gone, so nobody can cut it any more.
-            std::future::pending::<()>().await;
+        loop {
+            // Made before the look, so that no cut falls in between.
+            let was_cut = self.link.0.was_cut.notified();
+            if self.link.0.cuts.load(Ordering::SeqCst) != self.seen {
+                return;
+            }
+            was_cut.await;
         }
     }
 }
