@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use metrics::counter;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
@@ -203,6 +203,7 @@ where
         let mut delays =
             Delays::new(Duration::from_millis(1), Duration::from_millis(250), self.core.ambient.seed());
         for _ in 0..MAX_ATTEMPTS {
+            let store = self.local.store();
             let present = self.load().await.map_err(UpdateError::Backend)?;
             let mut value = match &present {
                 Some(present) => {
@@ -214,7 +215,7 @@ where
             let write = Write::new(&self.core, present, &value).map_err(UpdateError::Encode)?;
             match self.commit(&write).await {
                 Ok(rev) => {
-                    self.local.take(Some(rev), value);
+                    self.local.wrote(store, rev, value);
                     return Ok(());
                 }
                 Err(Lost::Conflict) => {
@@ -356,31 +357,63 @@ struct Slot<T> {
     value: Option<Arc<Published<T>>>,
     /// A replay of the present is under way and has not brought this cell, nor has this pod written it since.
     unconfirmed: bool,
+    /// The store held `value`; else it is the default, because the store held nothing.
+    is_stored: bool,
+    /// Counts the stores this copy has followed, each with revisions of its own.
+    store: u64,
 }
 
 impl<T: Default> Local<T> {
     pub(super) fn new(key: CellKey) -> Self {
         Self {
             key,
-            slot: Mutex::new(Slot { rev: None, value: None, unconfirmed: false }),
+            slot: Mutex::new(Slot { rev: None, value: None, unconfirmed: false, is_stored: false, store: 0 }),
             version: watch::Sender::new(0),
             updating: tokio::sync::Mutex::new(()),
         }
     }
 
+    /// Which store is followed now.
+    fn store(&self) -> u64 {
+        self.slot.lock().store
+    }
+
+    /// Takes what this pod wrote, unless the store it was written to was replaced meanwhile: its revisions would hide
+    /// those of the new one.
+    fn wrote(&self, store: u64, rev: Rev, value: T) {
+        let slot = self.slot.lock();
+        if slot.store == store {
+            self.take_into(slot, Some(rev), Some(value));
+        }
+    }
+
     /// Takes a value of the store, unless a newer one is held.
-    fn take(&self, rev: Option<Rev>, value: T) {
-        let mut slot = self.slot.lock();
+    fn take(&self, rev: Option<Rev>, value: Option<T>) {
+        self.take_into(self.slot.lock(), rev, value);
+    }
+
+    fn take_into(&self, mut slot: MutexGuard<'_, Slot<T>>, rev: Option<Rev>, value: Option<T>) {
         slot.unconfirmed = false;
         if slot.value.is_some() && (rev.is_none() || slot.rev >= rev) {
             return;
         }
         let version = *self.version.borrow() + 1;
         slot.rev = rev.or(slot.rev);
-        slot.value = Some(Arc::new(Published { state: value, version, key_head: Offset::BEGIN }));
+        slot.is_stored = value.is_some();
+        let state = value.unwrap_or_default();
+        slot.value = Some(Arc::new(Published { state, version, key_head: Offset::BEGIN }));
         // Sent under the lock, so that versions are announced in order.
         self.version.send_replace(version);
     }
+}
+
+/// Which store a replay is of. Another one counts its revisions anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// The first one on this pod: what it wrote before may have gone to a store that was recreated since.
+    First,
+    SameStore,
+    OtherStore,
 }
 
 /// A local copy, whatever its type: what the watch talks to.
@@ -390,8 +423,8 @@ pub(super) trait Watched: Send + Sync {
     fn put(&self, rev: Rev, bytes: &Bytes);
     /// The store holds nothing, since this revision if it is known.
     fn gone(&self, rev: Option<Rev>);
-    /// A replay of the present begins. A store of another incarnation counts its revisions anew.
-    fn begin(&self, same_store: bool);
+    /// A replay of the present begins.
+    fn begin(&self, replay: Replay);
     /// The replay ended without this cell.
     fn was_not_replayed(&self);
 }
@@ -406,7 +439,7 @@ where
 
     fn put(&self, rev: Rev, bytes: &Bytes) {
         match StoredCell::decode_value(bytes) {
-            Ok(value) => self.take(Some(rev), value),
+            Ok(value) => self.take(Some(rev), Some(value)),
             Err(error) => {
                 tracing::error!(cell = %self.key, rev = rev.0, %error, "the stored value does not decode; the last good one is kept");
             }
@@ -414,23 +447,25 @@ where
     }
 
     fn gone(&self, rev: Option<Rev>) {
-        self.take(rev, T::default());
+        self.take(rev, None);
     }
 
-    fn begin(&self, same_store: bool) {
+    fn begin(&self, replay: Replay) {
         let mut slot = self.slot.lock();
-        if !same_store {
+        if replay != Replay::SameStore {
             slot.rev = None;
+        }
+        if replay == Replay::OtherStore {
+            slot.store += 1;
         }
         slot.unconfirmed = true;
     }
 
     fn was_not_replayed(&self) {
         let mut slot = self.slot.lock();
-        if slot.unconfirmed {
+        if slot.unconfirmed && slot.is_stored {
             slot.value = None;
-            drop(slot);
-            self.take(None, T::default());
+            self.take_into(slot, None, None);
         }
     }
 }

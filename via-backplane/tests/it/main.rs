@@ -1,3 +1,4 @@
 //! Everything this crate promises, from outside.
 
 mod engine;
+mod simulation;

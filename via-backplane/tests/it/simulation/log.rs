@@ -1,0 +1,58 @@
+//! A family's log as the memory holds it, folded without an engine.
+
+use std::collections::BTreeMap;
+
+use via_backplane::{
+    Backplane as _, Cursor, Envelope, EventId, Family, Key, Offset, Position, ReadRange, Selector,
+};
+
+use super::{
+    facts::{Book as _, Fact, Tag},
+    world::World,
+};
+
+pub(crate) struct Log<E: Fact> {
+    pub(crate) family: Family,
+    pub(crate) records: Vec<Record>,
+    pub(crate) last: Option<Position>,
+    books: BTreeMap<Key, E::Book>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) key: Key,
+    pub(crate) offset: Offset,
+    pub(crate) id: EventId,
+    pub(crate) tag: Tag,
+}
+
+impl<E: Fact> Log<E> {
+    pub(crate) async fn read(world: &World, family: &str) -> Self {
+        let family = Family::new(family).expect("a valid name");
+        let selector = Selector::Family(family.clone());
+        let everything = ReadRange { after: Offset::BEGIN, up_to: Offset(u64::MAX), limit: usize::MAX };
+        let batch = world.memory.log().read(&selector, everything).await.expect("the memory is open");
+        let mut log = Self { family, records: Vec::new(), last: None, books: BTreeMap::new() };
+        for stored in batch.iter() {
+            let envelope = Envelope::decode(stored.bytes).expect("an engine wrote it");
+            let event =
+                E::decode(envelope.version, envelope.codec, envelope.payload).expect("an engine wrote it");
+            let (key, offset, id, tag) = (stored.key.clone(), stored.offset, envelope.id, event.tag());
+            event.fold(log.books.entry(key.clone()).or_default(), &envelope.recorded(offset));
+            log.records.push(Record { key: key.clone(), offset, id, tag });
+            log.last = Some(Position { key, cursor: Cursor { epoch: batch.epoch(), offset, id: id.into() } });
+        }
+        if let Some(broken) = log.books.values().find_map(E::Book::broken) {
+            world.violation(format!("a decision broke its guard: {broken}"));
+        }
+        if !log.records.is_sorted_by(|one, next| one.offset < next.offset) {
+            world.violation(format!("offsets of {} do not increase", log.family));
+        }
+        log
+    }
+
+    /// What a key's records fold to.
+    pub(crate) fn book(&self, key: &Key) -> E::Book {
+        self.books.get(key).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,17 @@
+//! The engine under a seed: several pods over one memory, in paused time, with one kind of fault after the other.
+//!
+//! Every run is decided by its seed. A run that fails says which command repeats it; see
+//! `docs/decisions/simulation.md` for what the simulation can and cannot show.
+
+mod accounts;
+mod chance;
+mod facts;
+mod faults;
+mod history;
+mod invariants;
+mod log;
+mod pod;
+mod seeds;
+mod trace;
+mod workload;
+mod world;
