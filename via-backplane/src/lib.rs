@@ -62,3 +62,6 @@ pub use via_macros::Event;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/folds.md")]
 struct Folds;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/state.md")]
+struct State;

@@ -54,10 +54,17 @@ pub(super) async fn l6_an_id_belongs_to_its_key(trial: Trial) {
     let same = id("same");
     let keys = [key(&rooms, "a"), key(&rooms, "b"), Key::of(&rooms), Key::of(&family("other"))];
     for key in &keys {
+        trial.pod.append(key, "first").await;
+    }
+    for key in &keys {
         append(&trial.pod, key, "mine", &same).await;
     }
     for key in keys {
-        assert_eq!(texts(&trial.pod.read_all(&Selector::Key(key.clone())).await), ["mine"], "{key:?}");
+        assert_eq!(
+            texts(&trial.pod.read_all(&Selector::Key(key.clone())).await),
+            ["first", "mine"],
+            "{key:?}"
+        );
     }
 }
 

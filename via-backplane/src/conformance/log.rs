@@ -112,6 +112,10 @@ pub(super) async fn l9_lists_the_keys_of_a_family_in_order_by_pages(trial: Trial
             let page = Page { after: listed.last().cloned(), limit };
             let page = soon("a page", trial.pod.log().instances(&rooms, page)).await.expect("listed");
             assert!(page.len() <= limit, "a page has at most {limit} keys");
+            assert!(
+                page.first().is_none_or(|first| listed.last().is_none_or(|last| last < first)),
+                "a page goes on"
+            );
             let is_last = page.len() < limit;
             listed.extend(page);
             if is_last {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    PATIENCE,
     names::hostile,
     trial::{Pod, Trial, Watching, cell, together},
 };
@@ -96,12 +97,15 @@ pub(super) async fn s5_an_expiry_is_told_though_nobody_touches_the_cell(trial: T
     let mut all = trial.pod.watch(&below("session")).await;
     one.present().await;
     all.present().await;
+    let written = tokio::time::Instant::now();
     let rev = trial.pod.cas_for(&login, Expected::Absent, Duration::from_secs(1)).await;
     for watch in [&mut one, &mut all] {
         // The value itself may be coalesced with its end.
         let change = told(watch, &login, Rev(rev.0 + 1)).await;
         assert!(matches!(change, Change::Gone { .. }), "{change:?}");
     }
+    // Told because it was due, not because somebody looked again when waiting ran out.
+    assert!(written.elapsed() < PATIENCE / 2, "told after {:?}", written.elapsed());
 }
 
 pub(super) async fn s5_a_prefix_is_of_whole_segments(trial: Trial) {

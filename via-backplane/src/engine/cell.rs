@@ -357,17 +357,17 @@ struct Slot<T> {
     value: Option<Arc<Published<T>>>,
     /// The store held `value`; else it is the default, because the store held nothing.
     is_stored: bool,
-    /// `rev` when the watch began its last replay.
-    rev_at_begin: Option<Rev>,
-    /// Counts the stores this copy has followed, each with revisions of its own.
+    /// Counts the stores this copy has followed, each with revisions of its own; 0 before the first replay.
     store: u64,
+    /// A replay of the present is under way and has not brought this cell, nor has this pod written it since.
+    unconfirmed: bool,
 }
 
 impl<T: Default> Local<T> {
     pub(super) fn new(key: CellKey) -> Self {
         Self {
             key,
-            slot: Mutex::new(Slot { rev: None, value: None, is_stored: false, rev_at_begin: None, store: 0 }),
+            slot: Mutex::new(Slot { rev: None, value: None, is_stored: false, store: 0, unconfirmed: false }),
             version: watch::Sender::new(0),
             updating: tokio::sync::Mutex::new(()),
         }
@@ -379,10 +379,10 @@ impl<T: Default> Local<T> {
     }
 
     /// Takes what this pod wrote, unless the store it was written to was replaced meanwhile: its revisions would hide
-    /// those of the new one.
+    /// those of the new one. Before the first replay there is only one store to have written to.
     fn wrote(&self, store: u64, rev: Rev, value: T) {
         let slot = self.slot.lock();
-        if slot.store == store {
+        if store == 0 || slot.store == store {
             self.take_into(slot, Some(rev), Some(value));
         }
     }
@@ -393,6 +393,7 @@ impl<T: Default> Local<T> {
     }
 
     fn take_into(&self, mut slot: MutexGuard<'_, Slot<T>>, rev: Option<Rev>, value: Option<T>) {
+        slot.unconfirmed = false;
         if slot.value.is_some() && (rev.is_none() || slot.rev >= rev) {
             return;
         }
@@ -446,13 +447,13 @@ where
             slot.rev = None;
             slot.store += 1;
         }
-        slot.rev_at_begin = slot.rev;
+        slot.unconfirmed = true;
     }
 
     fn was_not_replayed(&self) {
         let mut slot = self.slot.lock();
-        // A write of this pod since the replay began is newer than the replay.
-        if slot.rev == slot.rev_at_begin && slot.is_stored {
+        // A default that stays one is no change.
+        if slot.unconfirmed && (slot.is_stored || slot.value.is_none()) {
             slot.value = None;
             self.take_into(slot, None, None);
         }

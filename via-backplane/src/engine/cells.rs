@@ -128,9 +128,9 @@ impl Follower {
         match change {
             Change::Begin => {
                 self.replayed.clear();
-                // Not before the cells are told: a watch that broke off earlier has told them nothing.
-                let before = self.incarnation.replace(incarnation);
-                let same_store = before.is_none_or(|before| before == incarnation);
+                // Kept only now: an attempt that fails before its replay has told the cells nothing.
+                // What this pod wrote before the first replay may have gone to a store that was recreated since.
+                let same_store = self.incarnation.replace(incarnation) == Some(incarnation);
                 self.cells.every().iter().for_each(|cell| cell.begin(same_store));
             }
             Change::End => {

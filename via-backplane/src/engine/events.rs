@@ -154,14 +154,22 @@ impl<E, S> Events<E, S> {
 
     async fn reach(&self, position: &Position) -> Waited {
         let mut progress = self.family.progress.subscribe();
-        let generation = progress.borrow().generation;
+        let mut generation = progress.borrow().generation;
         loop {
             let now = *progress.borrow_and_update();
-            if let Some(waited) = self.judge(position, now, generation) {
-                return waited;
-            }
-            if now.live && now.covered.offset >= position.cursor.offset {
-                return self.compare_with_the_log(&position.cursor).await;
+            match self.judge(position, now, generation) {
+                Standing::Settled(waited) => return waited,
+                Standing::Behind => {}
+                Standing::Forgotten => return self.was_folded(&position.cursor).await,
+                // This pod may not have noticed yet that the log was replaced, or have just begun to fold it anew.
+                Standing::Doubtful if self.log_holds(&position.cursor).await != Some(true) => {
+                    return Waited::EpochChanged;
+                }
+                Standing::Doubtful if now.generation != generation => {
+                    generation = now.generation;
+                    continue;
+                }
+                Standing::Doubtful => {}
             }
             if progress.changed().await.is_err() {
                 return std::future::pending().await;
@@ -170,50 +178,63 @@ impl<E, S> Events<E, S> {
     }
 
     /// What is known without asking the log.
-    fn judge(&self, position: &Position, now: Progress, generation: u64) -> Option<Waited> {
+    fn judge(&self, position: &Position, now: Progress, generation: u64) -> Standing {
         let wanted = position.cursor;
-        let knows_epoch = now.covered.epoch != Epoch::default();
         let rules = self.core.ambient.rules();
-        if knows_epoch && now.covered.epoch != wanted.epoch && rules.compare_epochs
-            || now.generation != generation
-        {
-            return Some(Waited::EpochChanged);
+        let knows_epoch = now.covered.epoch != Epoch::default();
+        let other_epoch = knows_epoch && now.covered.epoch != wanted.epoch && rules.compare_epochs;
+        if other_epoch || now.generation != generation {
+            return Standing::Doubtful;
         }
         if self.projection.halted().is_some_and(|halt| halt.at <= wanted.offset) {
-            return Some(Waited::Halted);
+            return Standing::Settled(Waited::Halted);
         }
         // Until the projector has been at the head, nothing is shown, and what is folded is not reached.
         if !now.live || now.covered.offset < wanted.offset {
-            return None;
+            return Standing::Behind;
         }
-        let known = self.family.recent.lock().get(wanted.offset)?;
-        Some(if known == wanted.id || !rules.compare_record_ids {
-            Waited::Reached
-        } else {
-            Waited::EpochChanged
-        })
+        match self.family.recent.lock().get(wanted.offset) {
+            Some(id) if id == wanted.id || !rules.compare_record_ids => Standing::Settled(Waited::Reached),
+            Some(_) => Standing::Doubtful,
+            None => Standing::Forgotten,
+        }
     }
 
-    /// The record was folded too long ago to remember which it was.
-    async fn compare_with_the_log(&self, wanted: &Cursor) -> Waited {
+    /// The record was folded too long ago to remember which it was. If it was compacted away since, it had been folded.
+    async fn was_folded(&self, wanted: &Cursor) -> Waited {
+        match self.log_holds(wanted).await {
+            Some(false) => Waited::EpochChanged,
+            Some(true) | None => Waited::Reached,
+        }
+    }
+
+    /// Whether the log's record at this offset is the wanted one; `None` if there is no record. Retries until it knows.
+    async fn log_holds(&self, wanted: &Cursor) -> Option<bool> {
         let selector = Selector::Key(self.key().clone());
         let range =
             ReadRange { after: Offset(wanted.offset.0.saturating_sub(1)), up_to: wanted.offset, limit: 1 };
         let mut delays =
-            Delays::new(Duration::from_millis(50), Duration::from_secs(5), self.core.ambient.seed());
+            Delays::new(Duration::from_millis(10), Duration::from_secs(1), self.core.ambient.seed());
         loop {
-            match self.core.backplane.log().read(&selector, range).await {
-                Ok(batch) => {
-                    let same =
-                        |record: &crate::Stored<'_>| crate::envelope::record_id(record.bytes) == wanted.id;
-                    // A record that was compacted away has been folded before it went.
-                    let reached = batch.iter().next().is_none_or(|record| same(&record));
-                    return if reached { Waited::Reached } else { Waited::EpochChanged };
-                }
-                Err(_) => delays.wait().await,
+            if let Ok(batch) = self.core.backplane.log().read(&selector, range).await {
+                let same_epoch = batch.epoch() == wanted.epoch;
+                let record = batch.iter().next()?;
+                return Some(same_epoch && crate::envelope::record_id(record.bytes) == wanted.id);
             }
+            delays.wait().await;
         }
     }
+}
+
+/// How a position stands, as far as this pod knows.
+enum Standing {
+    Settled(Waited),
+    /// Not folded yet.
+    Behind,
+    /// Folded, if the log is still the one it was appended to.
+    Forgotten,
+    /// The log it was appended to may not be the one this pod has folded.
+    Doubtful,
 }
 
 impl<E: Event, S: Default> Events<E, S> {

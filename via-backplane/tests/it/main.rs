@@ -1,3 +1,4 @@
-//! The engine as a whole, over the in-memory backplane.
+//! Everything this crate promises, from outside.
 
+mod engine;
 mod simulation;

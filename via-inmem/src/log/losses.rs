@@ -106,7 +106,7 @@ mod tests {
         let mut losses = Losses::default();
         losses.note(7, 10, 30);
         assert_eq!(losses.crossed(15, 16, &mut Turn::START.clone()), [7]);
-        assert_eq!(losses.crossed(30, 90, &mut Turn::START.clone()), []);
+        assert!(losses.crossed(30, 90, &mut Turn::START.clone()).is_empty());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Derives for via. Private: use them through `via` or `via-backplane`.
 
 mod event;
+mod state;
 
 use event::Home;
 use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
 
 /// Derives `Event`, for users of `via-backplane`.
 #[proc_macro_derive(Event, attributes(event))]
@@ -15,4 +17,11 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(AppEvent, attributes(event))]
 pub fn derive_app_event(input: TokenStream) -> TokenStream {
     event::derive(input.into(), Home::App).into()
+}
+
+/// Binds each field of a component to its key: the field's name, or `#[state(key = "...")]`.
+#[proc_macro_derive(State, attributes(state))]
+pub fn derive_state(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    state::expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
 }

@@ -1,0 +1,8 @@
+use via_backplane::Event;
+
+#[derive(serde::Serialize, serde::Deserialize, Event)]
+struct ChatPosted {
+    body: String,
+}
+
+fn main() {}

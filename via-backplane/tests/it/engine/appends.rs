@@ -1,0 +1,76 @@
+//! Appending: one, many, with an id, with an expectation.
+
+use via_backplane::{AppendFailed, AppendId, AppendOptions, Backplane, Offset, ReadRange, Retry, Selector};
+use via_inmem::InMemory;
+
+use super::{noted, notes, start, stop, until};
+
+#[tokio::test]
+async fn a_repeat_with_an_id_appends_nothing_and_answers_the_same() {
+    let engine = start(&InMemory::new());
+    let notes = notes(&engine);
+    let with_id = || AppendOptions::default().id(AppendId::new("order-1").expect("a valid id"));
+    let first = notes.append_with(noted("once"), with_id()).await.expect("memory takes every append");
+    let again = notes.append_with(noted("once"), with_id()).await.expect("a repeat is no error");
+    assert_eq!(first, again);
+    until(&notes, |notes| *notes == ["once"]).await;
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_failed_expectation_says_where_the_head_is() {
+    let engine = start(&InMemory::new());
+    let notes = notes(&engine);
+    let expect = |head| AppendOptions::default().expect_head(head);
+    let first = notes.append_with(noted("one"), expect(Offset::BEGIN)).await.expect("the key is empty");
+    let error =
+        notes.append_with(noted("two"), expect(Offset::BEGIN)).await.expect_err("the key is not empty");
+    assert!(
+        matches!(&error, AppendFailed::Conflict { head, .. } if *head == Some(first.cursor.offset)),
+        "{error:?}"
+    );
+    assert_eq!(error.retry(), Retry::Never);
+    notes.append_with(noted("two"), expect(first.cursor.offset)).await.expect("the head is as expected");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_batch_across_instances_is_all_or_none() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let notes = notes(&engine);
+    let (left, right) = (notes.instance("left").expect("valid"), notes.instance("right").expect("valid"));
+    let both = || [(left.clone(), noted("to the left")), (right.clone(), noted("to the right"))];
+    let positions = via_backplane::Events::append_across(both(), AppendOptions::default())
+        .await
+        .expect("memory takes it");
+    assert_eq!(positions[0].key, *left.key());
+    assert_eq!(positions[1].cursor.offset.0, positions[0].cursor.offset.0 + 1, "adjacent");
+    let stale = AppendOptions::default().expect_head(Offset::BEGIN);
+    let error = via_backplane::Events::append_across(both(), stale).await.expect_err("left has a record");
+    assert!(matches!(error, AppendFailed::Conflict { .. }), "{error:?}");
+    until(&right, |notes| *notes == ["to the right"]).await;
+    let range = ReadRange { after: Offset::BEGIN, up_to: Offset(u64::MAX), limit: 10 };
+    let selector = Selector::Family(left.key().family().clone());
+    let records = memory.log().read(&selector, range).await.expect("memory reads");
+    assert_eq!(records.iter().count(), 2, "the refused batch left nothing");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_appended_says_why() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let notes = notes(&engine);
+    let error = notes.append_batch([]).await.expect_err("there is nothing to append");
+    assert!(matches!(error, AppendFailed::Empty), "{error:?}");
+    let limit = memory.limits().max_record;
+    let error = notes.append(noted(&"x".repeat(limit))).await.expect_err("it is over the limit");
+    assert!(matches!(&error, AppendFailed::TooLarge { source, .. } if source.limit == limit), "{error:?}");
+    let many = memory.limits().max_batch + 1;
+    let error = notes.append_batch((0..many).map(|_| noted("x"))).await.expect_err("it is over the limit");
+    assert!(matches!(&error, AppendFailed::TooLarge { source, .. } if source.size == many), "{error:?}");
+    engine.shutdown(super::PATIENCE).await.expect("no task failed");
+    let error = notes.append(noted("late")).await.expect_err("the backplane is closed");
+    assert!(matches!(error, AppendFailed::Backend { .. }), "{error:?}");
+}

@@ -1,0 +1,131 @@
+//! Reads hold a value still; no fold pays for that.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+use via_backplane::{Event, Events, Fold, Recorded, View, Waited};
+use via_inmem::InMemory;
+
+use super::{PATIENCE, note, notes, start, stop};
+
+/// Clones of every [`Counted`] in this process.
+static CLONES: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Default, Debug, PartialEq)]
+struct Counted {
+    sum: u64,
+    folds: u64,
+}
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        CLONES.fetch_add(1, Ordering::SeqCst);
+        Self { sum: self.sum, folds: self.folds }
+    }
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(name = "test.counted")]
+struct Count(u64);
+
+impl Fold<Counted> for Count {
+    fn fold(self, counted: &mut Counted, _at: &Recorded) {
+        counted.sum += self.0;
+        counted.folds += 1;
+    }
+}
+
+async fn count(counted: &Events<Count, Counted>, by: u64) {
+    let position = counted.append(Count(by)).await.expect("memory takes every append");
+    assert_eq!(counted.wait_for(&position, PATIENCE).await, Waited::Reached);
+}
+
+#[tokio::test]
+async fn a_value_that_is_held_does_not_change() {
+    let engine = start(&InMemory::new());
+    let notes = notes(&engine);
+    note(&notes, "one").await;
+    let held = notes.loaded().await;
+    note(&notes, "two").await;
+    assert_eq!(*held, ["one"]);
+    assert_eq!(*notes.loaded().await, ["one", "two"]);
+    stop(&engine).await;
+}
+
+/// One test counts all clones, so that no other one disturbs the count.
+#[tokio::test]
+async fn a_state_is_copied_per_held_value_and_never_per_event() {
+    let engine = start(&InMemory::new());
+    let counted = engine.events::<Count, Counted>("counted").expect("a valid declaration");
+    for _ in 0..500 {
+        count(&counted, 1).await;
+        counted.loaded().await;
+    }
+    assert_eq!(CLONES.load(Ordering::SeqCst), 0, "nobody held a value while it was folded");
+
+    // Two copies take turns while there is always exactly one reader.
+    let mut held = counted.loaded().await;
+    for _ in 0..500 {
+        count(&counted, 1).await;
+        held = counted.loaded().await;
+    }
+    assert_eq!(CLONES.load(Ordering::SeqCst), 1, "the second copy was made once");
+    drop(held);
+
+    // Readers that keep what they read need a copy each, whatever the number of events.
+    let before = CLONES.load(Ordering::SeqCst);
+    let mut kept = Vec::new();
+    for _ in 0..5 {
+        kept.push(counted.loaded().await);
+        for _ in 0..100 {
+            count(&counted, 1).await;
+        }
+    }
+    let copies = CLONES.load(Ordering::SeqCst) - before;
+    assert!(copies <= 5, "{copies} copies for five held values");
+    let sums: Vec<_> = kept.iter().map(|view| view.sum).collect();
+    assert_eq!(sums, [1_000, 1_100, 1_200, 1_300, 1_400]);
+    assert_eq!(*counted.loaded().await, Counted { sum: 1_500, folds: 1_500 });
+    stop(&engine).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever readers hold and for how long, every view is the pure fold of a prefix of the log.
+    #[test]
+    fn every_view_is_a_prefix_of_the_log(steps in prop::collection::vec((0_u8..4, 1_usize..6), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let engine = start(&InMemory::new());
+            let notes = notes(&engine);
+            let mut history: Vec<String> = Vec::new();
+            let mut held: Vec<(usize, View<Vec<String>>)> = Vec::new();
+            notes.loaded().await;
+            for (step, size) in steps {
+                match step {
+                    0 | 1 => {
+                        let texts: Vec<_> = (0..size).map(|n| format!("{}", history.len() + n)).collect();
+                        history.extend(texts.iter().cloned());
+                        let events = texts.iter().map(|text| super::noted(text));
+                        let position = notes.append_batch(events).await.expect("memory takes every append");
+                        if step == 0 {
+                            assert_eq!(notes.wait_for(&position, PATIENCE).await, Waited::Reached);
+                        }
+                    }
+                    2 => {
+                        let view = notes.loaded().await;
+                        held.push((view.len(), view));
+                    }
+                    _ => held.truncate(held.len().saturating_sub(size)),
+                }
+                for (len, view) in &held {
+                    assert_eq!(view[..], history[..*len], "a held view changed");
+                }
+            }
+            super::until(&notes, |notes| *notes == history).await;
+            stop(&engine).await;
+        });
+    }
+}

@@ -1,0 +1,139 @@
+//! What stops a key, and what does not.
+
+use via_backplane::{Backplane, HaltReason, Status, Waited};
+use via_inmem::InMemory;
+
+use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until};
+
+#[tokio::test]
+async fn a_panicking_fold_halts_its_key_at_the_last_good_value() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let notes = notes(&engine);
+    let sibling = notes.instance("sibling").expect("a valid name");
+    note(&notes, "one").await;
+    note(&notes, "two").await;
+    let bad = notes.append(noted("panic")).await.expect("memory takes every append");
+    assert_eq!(notes.wait_for(&bad, PATIENCE).await, Waited::Halted);
+    until(&notes, |notes| *notes == ["one", "two"]).await;
+    let Status::Halted(halt) = notes.status() else { panic!("{:?}", notes.status()) };
+    assert_eq!(halt.at, bad.cursor.offset);
+    assert!(
+        matches!(&halt.reason, HaltReason::Panicked { message } if message.contains("a fold of")),
+        "{:?}",
+        halt.reason
+    );
+
+    // Later records of the key are not folded past the problem; its siblings go on.
+    let later = notes.append(noted("three")).await.expect("memory takes every append");
+    assert_eq!(notes.wait_for(&later, PATIENCE).await, Waited::Halted);
+    note(&sibling, "unharmed").await;
+    assert_eq!(*notes.loaded().await, ["one", "two"]);
+    assert_eq!(engine.health().halted.len(), 1);
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_panic_within_a_batch_keeps_what_came_before_it() {
+    let engine = start(&InMemory::new());
+    let notes = notes(&engine);
+    let held = notes.loaded().await;
+    let batch = ["one", "two", "panic", "four"].map(noted);
+    let position = notes.append_batch(batch).await.expect("memory takes every append");
+    assert_eq!(notes.wait_for(&position, PATIENCE).await, Waited::Halted);
+    until(&notes, |notes| *notes == ["one", "two"]).await;
+    assert_eq!(held.len(), 0, "a value that was held before the panic is still what it was");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_panic_halts_every_pod_at_the_same_record() {
+    let memory = InMemory::new();
+    let (first, second) = (start(&memory), start(&memory));
+    let bad =
+        notes(&first).append_batch(["one", "panic"].map(noted)).await.expect("memory takes every append");
+    for engine in [&first, &second] {
+        let notes = notes(engine);
+        assert_eq!(notes.wait_for(&bad, PATIENCE).await, Waited::Halted);
+        until(&notes, |notes| *notes == ["one"]).await;
+        assert!(matches!(notes.status(), Status::Halted(halt) if halt.at == bad.cursor.offset));
+    }
+    stop(&first).await;
+    stop(&second).await;
+}
+
+#[tokio::test]
+async fn a_newer_version_halts_and_names_it() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let notes = notes(&engine);
+    note(&notes, "one").await;
+    let newer = append_raw(&memory, notes.key(), record("test.noted", 3, b"whatever it is by then")).await;
+    until(&notes, |_| matches!(notes.status(), Status::Halted(_))).await;
+    let Status::Halted(halt) = notes.status() else { unreachable!("it just was") };
+    assert_eq!(halt.at, newer);
+    assert_eq!(halt.reason, HaltReason::NewerVersion { name: "test.noted".into(), version: 3 });
+    assert_eq!(*notes.loaded().await, ["one"], "the last good value is served");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn an_unknown_event_halts_and_names_it() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let notes = notes(&engine);
+    append_raw(&memory, notes.key(), record("test.other", 1, b"")).await;
+    until(&notes, |_| matches!(notes.status(), Status::Halted(_))).await;
+    let Status::Halted(halt) = notes.status() else { unreachable!("it just was") };
+    assert_eq!(halt.reason, HaltReason::UnknownEvent { name: "test.other".into() });
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn undecodable_records_are_skipped_and_listed() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let notes = notes(&engine);
+    note(&notes, "one").await;
+    let garbage = append_raw(&memory, notes.key(), &b"\xff\xff not an envelope"[..]).await;
+    let empty = append_raw(&memory, notes.key(), &b""[..]).await;
+    let payload = append_raw(&memory, notes.key(), record("test.noted", 2, b"\xc1")).await;
+    let no_upcaster = append_raw(&memory, notes.key(), record("test.noted", 1, b"\x80")).await;
+    note(&notes, "two").await;
+    assert_eq!(*notes.loaded().await, ["one", "two"]);
+    assert_eq!(notes.status(), Status::Live);
+    let skipped: Vec<_> = notes.undecodable().into_iter().map(|(_, offset)| offset).collect();
+    assert_eq!(skipped, [garbage, empty, payload, no_upcaster]);
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_cold_start_behind_a_compaction_halts_instead_of_truncating() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let notes_here = notes(&engine);
+    let sibling = notes_here.instance("sibling").expect("a valid name");
+    note(&sibling, "whole").await;
+    for text in ["one", "two", "three"] {
+        note(&notes_here, text).await;
+    }
+    let head = notes_here.covered().offset;
+    memory
+        .compactor()
+        .expect("memory compacts")
+        .compact(notes_here.key(), head)
+        .await
+        .expect("memory compacts");
+    let late = start(&memory);
+    let notes_there = notes(&late);
+    until(&notes_there, |_| matches!(notes_there.status(), Status::Halted(_))).await;
+    let Status::Halted(halt) = notes_there.status() else { unreachable!("it just was") };
+    assert_eq!(halt.reason, HaltReason::Compacted { floor: head });
+    let sibling_there = notes_there.instance("sibling").expect("a valid name");
+    until(&sibling_there, |notes| *notes == ["whole"]).await;
+    // The pod that had folded everything before loses nothing.
+    note(&notes_here, "four").await;
+    assert_eq!(*notes_here.loaded().await, ["one", "two", "three", "four"]);
+    stop(&engine).await;
+    stop(&late).await;
+}

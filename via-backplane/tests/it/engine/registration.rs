@@ -1,0 +1,68 @@
+//! One name, one meaning.
+
+use serde::{Deserialize, Serialize};
+use via_backplane::{Event, Fold, Recorded, RegisterError};
+use via_inmem::InMemory;
+
+use super::{Noted, Notes, notes, start, stop};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(name = "test.noted")]
+struct Impostor;
+
+impl Fold<u32> for Impostor {
+    fn fold(self, count: &mut u32, _at: &Recorded) {
+        *count += 1;
+    }
+}
+
+impl Fold<usize> for Noted {
+    fn fold(self, count: &mut usize, _at: &Recorded) {
+        *count += 1;
+    }
+}
+
+#[tokio::test]
+async fn the_same_declaration_twice_is_one_state() {
+    let engine = start(&InMemory::new());
+    let (one, two) = (notes(&engine), notes(&engine));
+    super::note(&one, "hello").await;
+    assert_eq!(*two.loaded().await, ["hello"]);
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn one_key_with_two_types_names_both_places() {
+    let engine = start(&InMemory::new());
+    engine.events_at::<Noted, Notes>("notes", "app::Left.notes").expect("the first");
+    let error = engine.events_at::<Noted, usize>("notes", "app::Right.count").expect_err("another type");
+    assert!(matches!(error, RegisterError::OtherType { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("app::Left.notes") && text.contains("app::Right.count"), "{text}");
+    engine.cell_at::<u32>("n", "app::Left.n").expect("the first");
+    let error = engine.cell_at::<u64>("n", "app::Right.n").expect_err("another type");
+    assert!(error.to_string().contains("app::Right.n"), "{error}");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn one_event_name_of_two_types_names_both_places() {
+    let engine = start(&InMemory::new());
+    engine.events_at::<Noted, Notes>("notes", "app::Left.notes").expect("the first");
+    let error =
+        engine.events_at::<Impostor, u32>("others", "app::Right.others").expect_err("the name is taken");
+    assert!(matches!(error, RegisterError::EventNameTaken { event: "test.noted", .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("app::Left.notes") && text.contains("app::Right.others"), "{text}");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_key_is_refused() {
+    let engine = start(&InMemory::new());
+    let error = engine.events::<Noted, Notes>("").expect_err("it has no name");
+    assert!(matches!(error, RegisterError::InvalidKey { .. }), "{error:?}");
+    let error = engine.cell::<u32>("").expect_err("it has no name");
+    assert!(matches!(error, RegisterError::InvalidKey { .. }), "{error:?}");
+    stop(&engine).await;
+}

@@ -1,0 +1,87 @@
+//! Event-sourced state shared by everyone.
+
+use std::{any::type_name, fmt};
+
+use via_backplane::{AppendFailed, Event, Events, Fold, Position, View as Snapshot};
+
+use crate::{
+    Cx, Read, Result, View,
+    read::Text,
+    state::{Field, Slot},
+};
+
+/// State shared by everyone on every pod, changed by appending events.
+///
+/// Every event is kept; the value is what folding them in order gives. Choose it where several people change one
+/// thing at once, or where what happened matters; choose [`StateApp`](crate::StateApp) where only the latest value does.
+pub struct StateAppEvents<E, S> {
+    events: Events<E, S>,
+}
+
+impl<E, S> StateAppEvents<E, S>
+where
+    E: Event + Fold<S>,
+    S: Default + Clone + Send + Sync + 'static,
+{
+    /// The value now, and the view's promise to run again when it changes.
+    #[must_use]
+    pub fn read(&self, cx: &View) -> Read<S> {
+        cx.track(self.events.changes());
+        if let Some(snapshot) = self.events.read() {
+            return Read::loaded(snapshot);
+        }
+        let events = self.events.clone();
+        cx.miss(async move { drop(events.loaded().await) });
+        Read::cold()
+    }
+
+    /// The value as text for `html!`.
+    #[must_use]
+    pub fn text(&self, cx: &View) -> Text<S>
+    where
+        S: fmt::Display,
+    {
+        Text(self.read(cx))
+    }
+
+    /// The value in an action, loading it first where needed.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn loaded(&self, _cx: &Cx) -> Snapshot<S> {
+        self.events.loaded().await
+    }
+
+    /// Appends one event and answers where it stands.
+    ///
+    /// # Errors
+    /// If the backplane could not append, or may have and cannot say so.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the answer, not the append.
+    pub async fn append(&self, _cx: &Cx, event: E) -> Result<Position, AppendFailed> {
+        self.events.append(event).await
+    }
+
+    /// The engine's handle, for all that it can do beyond this.
+    #[must_use]
+    pub fn events(&self) -> &Events<E, S> {
+        &self.events
+    }
+}
+
+impl<E, S> fmt::Debug for StateAppEvents<E, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateAppEvents<{}, {}>", type_name::<E>(), type_name::<S>())
+    }
+}
+
+impl<E, S> Field for StateAppEvents<E, S>
+where
+    E: Event + Fold<S>,
+    S: Default + Clone + Send + Sync + 'static,
+{
+    fn bind(slot: Slot<'_, '_>) -> Result<Self> {
+        Ok(Self { events: slot.binder.engine.events_at(slot.key, slot.place)? })
+    }
+}
