@@ -463,7 +463,8 @@ where
 
     fn was_not_replayed(&self) {
         let mut slot = self.slot.lock();
-        if slot.unconfirmed && slot.is_stored {
+        // A default that stays one is no change.
+        if slot.unconfirmed && (slot.is_stored || slot.value.is_none()) {
             slot.value = None;
             self.take_into(slot, None, None);
         }

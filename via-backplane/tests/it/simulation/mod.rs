@@ -11,6 +11,7 @@ mod history;
 mod invariants;
 mod log;
 mod pod;
+mod rules;
 mod seeds;
 mod trace;
 mod workload;
