@@ -1,0 +1,43 @@
+use via::prelude::*;
+
+#[derive(State)]
+struct Lamp {
+    lit: StateApp<bool>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Switch {
+    On,
+}
+
+impl Component for Lamp {
+    type Action = Switch;
+
+    async fn act(&self, _cx: &Cx, _action: Switch) -> via::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(State)]
+struct Door {
+    open: StateApp<bool>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Push {
+    Open,
+}
+
+impl Component for Door {
+    type Action = Push;
+
+    async fn act(&self, _cx: &Cx, _action: Push) -> via::Result<()> {
+        Ok(())
+    }
+}
+
+fn asks_a_lamp_to_open(cx: &View, lamp: &Lamp) {
+    let _expression = cx.on(lamp, Push::Open);
+}
+
+fn main() {}

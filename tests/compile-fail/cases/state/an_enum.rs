@@ -1,0 +1,9 @@
+use via::prelude::*;
+
+#[derive(State)]
+enum Room {
+    Open,
+    Closed,
+}
+
+fn main() {}
