@@ -7,9 +7,6 @@ use crate::workspace::cargo;
 /// Builds the chat, and has the browser crate photograph it in two windows.
 pub(crate) fn run(steps: &mut Steps) {
     steps.install("Chromium", chromium::ensure);
-    steps.run(
-        "build",
-        cargo(["build", "--bin", "chat"]),
-    );
+    steps.run("build", cargo(["build", "--bin", "chat"]));
     steps.run("picture", cargo(["run", "--package", "browser-tests", "--bin", "picture"]));
 }

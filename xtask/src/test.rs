@@ -18,6 +18,8 @@ pub(crate) fn run(steps: &mut Steps) -> Tally {
 
     // One build for all of it: selecting packages would unify features anew and build the dependencies again.
     let workspace = ["--workspace", "--all-features"];
+    // What the README's first command builds, so that the test that runs it waits for the chat alone.
+    tests.check(steps, "the README's chat", cargo(["build", "--release", "--bin", "chat"]));
     if tests.build(steps, &workspace) {
         tests.run(steps, "tests", &workspace);
     }

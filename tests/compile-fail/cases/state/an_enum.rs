@@ -3,6 +3,10 @@ use via::prelude::*;
 #[derive(State)]
 enum Room {
     Open,
+<<<<<<< HEAD
+=======
+    Closed,
+>>>>>>> tools
 }
 
 fn main() {}

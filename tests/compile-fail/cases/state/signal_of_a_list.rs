@@ -1,0 +1,8 @@
+use via::prelude::*;
+
+#[derive(State)]
+struct Room {
+    drafts: Signal<Vec<String>>,
+}
+
+fn main() {}
