@@ -10,7 +10,6 @@ enum Switch {
     On,
 }
 
-<<<<<<< HEAD
 #[derive(Serialize, Deserialize)]
 enum Other {
     On,
@@ -30,36 +29,4 @@ impl Page for Lamp {
     }
 }
 
-=======
-impl Component for Lamp {
-    type Action = Switch;
-
-    async fn act(&self, _cx: &Cx, _action: Switch) -> via::Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(State)]
-struct Door {
-    open: StateApp<bool>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum Push {
-    Open,
-}
-
-impl Component for Door {
-    type Action = Push;
-
-    async fn act(&self, _cx: &Cx, _action: Push) -> via::Result<()> {
-        Ok(())
-    }
-}
-
-fn asks_a_lamp_to_open(cx: &View, lamp: &Lamp) {
-    let _expression = cx.on(lamp, Push::Open);
-}
-
->>>>>>> tools
 fn main() {}

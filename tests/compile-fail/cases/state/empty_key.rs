@@ -1,9 +1,0 @@
-use via::prelude::*;
-
-#[derive(State)]
-struct Room {
-    #[state(key = "")]
-    visits: StateApp<u64>,
-}
-
-fn main() {}

@@ -1,8 +1,0 @@
-use via::prelude::*;
-
-#[derive(State)]
-struct Room {
-    visits: u64,
-}
-
-fn main() {}

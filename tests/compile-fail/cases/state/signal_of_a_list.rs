@@ -1,8 +1,0 @@
-use via::prelude::*;
-
-#[derive(State)]
-struct Room {
-    drafts: Signal<Vec<String>>,
-}
-
-fn main() {}
