@@ -77,7 +77,10 @@ async fn prepare(
     body: Body,
 ) -> Result<(Arc<Cx>, Running), Refusal> {
     if !origin::is_same(headers) {
-        tracing::debug!(page = &*page.path, ?headers, "refused: not from this origin");
+        // A proxy that rewrites `Host` ends here; it has to pass `X-Forwarded-Host`.
+        let said = |name: &str| headers.get(name).cloned();
+        let (origin, site, host) = (said("origin"), said("sec-fetch-site"), said("host"));
+        tracing::warn!(page = &*page.path, ?origin, ?site, ?host, "refused an action from another origin");
         return Err(Refusal::Forbidden);
     }
     site.check_tab(headers)?;

@@ -7,6 +7,7 @@ use via_backplane::{Cell, UpdateError, View as Snapshot};
 
 use crate::{
     Cx, Read, Result, View,
+    error::{Refusals, Refused},
     read::Text,
     state::{Field, Slot},
 };
@@ -59,17 +60,12 @@ where
     /// # Cancel safety
     /// Dropping the future abandons the answer, not a write under way.
     pub async fn update(&self, _cx: &Cx, mut change: impl FnMut(&mut T) -> Result<()> + Send) -> Result<()> {
-        // The engine hands a refusal back by its type; ours is any error, so it waits here meanwhile.
-        let mut refusal = None;
-        let mut refused = |error| {
-            refusal = Some(error);
-            Refused
-        };
-        let outcome = self.cell.update(|value| change(value).map_err(&mut refused)).await;
-        match refusal.filter(|_| matches!(outcome, Err(UpdateError::Rejected(Refused)))) {
-            Some(error) => Err(error),
-            None => Ok(outcome?),
-        }
+        let mut refusals = Refusals::default();
+        let outcome = self.cell.update(|value| change(value).map_err(|error| refusals.keep(error))).await;
+        outcome.map_err(|error| {
+            let refused = matches!(error, UpdateError::Rejected(Refused));
+            refusals.restore(error, refused)
+        })
     }
 
     /// Replaces the value.
@@ -83,11 +79,6 @@ where
         Ok(self.cell.set(value).await?)
     }
 }
-
-/// The closure of an update said no.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("refused")]
-struct Refused;
 
 impl<T> fmt::Debug for StateApp<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

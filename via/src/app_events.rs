@@ -2,10 +2,11 @@
 
 use std::{any::type_name, fmt};
 
-use via_backplane::{AppendFailed, Event, Events, Fold, Position, View as Snapshot};
+use via_backplane::{AppendFailed, DecideError, Event, Events, Fold, Position, View as Snapshot};
 
 use crate::{
     Cx, Read, Result, View,
+    error::{Refusals, Refused},
     read::Text,
     state::{Field, Slot},
 };
@@ -61,6 +62,28 @@ where
     /// Dropping the future abandons the answer, not the append.
     pub async fn append(&self, _cx: &Cx, event: E) -> Result<Position, AppendFailed> {
         self.events.append(event).await
+    }
+
+    /// Appends what `decide` makes of the present value, only if nobody appended meanwhile; else it runs again.
+    ///
+    /// Answers where the last event stands, or `None` if there was none to append.
+    ///
+    /// # Errors
+    /// What the closure refused with; or others kept winning, this pod is halted or lags, or the backplane failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the answer; a decision under way may still be committed.
+    pub async fn decide(
+        &self,
+        _cx: &Cx,
+        mut decide: impl FnMut(&S) -> Result<Vec<E>> + Send,
+    ) -> Result<Option<Position>> {
+        let mut refusals = Refusals::default();
+        let decided = self.events.decide(|state| decide(state).map_err(|error| refusals.keep(error))).await;
+        decided.map_err(|error| {
+            let refused = matches!(error, DecideError::Rejected(Refused));
+            refusals.restore(error, refused)
+        })
     }
 
     /// The engine's handle, for all that it can do beyond this.

@@ -39,6 +39,29 @@ pub fn reject(text: impl Into<String>) -> Error {
     Error(Kind::Rejected(text.into()))
 }
 
+/// What the engine is told when a user's closure refused; the refusal itself waits beside it.
+///
+/// The engine hands a refusal back by its type, and wraps other errors around it; an [`Error`] is any error already.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("refused")]
+pub(crate) struct Refused;
+
+/// Where a refusal waits.
+#[derive(Default)]
+pub(crate) struct Refusals(Option<Error>);
+
+impl Refusals {
+    pub(crate) fn keep(&mut self, error: Error) -> Refused {
+        self.0 = Some(error);
+        Refused
+    }
+
+    /// The refusal, if the engine says that it was one.
+    pub(crate) fn restore<E: StdError + Send + Sync + 'static>(self, error: E, refused: bool) -> Error {
+        self.0.filter(|_| refused).unwrap_or_else(|| error.into())
+    }
+}
+
 /// A signal the browser sent is not what its field is typed as.
 ///
 /// Not a [`std::error::Error`], so that `?` cannot turn it into an internal error.

@@ -216,6 +216,15 @@ impl Fold<u32> for Noted {
     }
 }
 
+/// Another type under the same name.
+#[derive(Clone, Serialize, Deserialize, Event)]
+#[event(name = "app.noted", version = 1)]
+struct NotedToo {}
+
+impl Fold<u32> for NotedToo {
+    fn fold(self, _: &mut u32, _: &Recorded) {}
+}
+
 macro_rules! page {
     ($name:ident { $($field:tt)* }) => {
         #[derive(State)]
@@ -240,6 +249,7 @@ macro_rules! page {
 page!(Texts { theme: StateApp<String> });
 page!(Numbers { theme: StateApp<u32> });
 page!(Notes { log: StateAppEvents<Noted, u32> });
+page!(Clashing { other: StateAppEvents<NotedToo, u32> });
 page!(Renamed { #[state(key = "log")] entries: StateAppEvents<Noted, u32> });
 page!(Named { age: Signal<u32>, #[state(key = "age")] years: Signal<String> });
 
@@ -252,6 +262,15 @@ async fn one_key_with_two_types_is_an_error_at_start_that_names_both_places() {
     }
     let error = App::new().page::<Named>("/").start().await.expect_err("two types of one signal").to_string();
     for part in ["app::Named.age", "app::Named.years", "#[state(key"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_name_of_two_types_is_an_error_at_start_that_names_both_places() {
+    let error = App::new().page::<Notes>("/a").page::<Clashing>("/b").start().await.expect_err("two types");
+    let error = format!("{error:?}");
+    for part in ["app.noted", "app::Notes.log", "app::Clashing.other"] {
         assert!(error.contains(part), "{part}: {error}");
     }
 }

@@ -89,12 +89,43 @@ impl Page for Fragile {
     }
 }
 
+/// A page whose view has no answer for state that is not there, and whose action decides.
+#[derive(State)]
+struct Strict {
+    total: StateAppEvents<Counted, i64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TakeOne;
+
+impl Component for Strict {
+    type Action = TakeOne;
+
+    async fn act(&self, cx: &Cx, _: TakeOne) -> via::Result<()> {
+        let decide = |total: &i64| match total {
+            0 => Err(via::reject("Nothing left.")),
+            _ => Ok(vec![Counted { by: -1 }]),
+        };
+        self.total.decide(cx, decide).await?;
+        Ok(())
+    }
+}
+
+impl Page for Strict {
+    fn view(&self, cx: &View) -> Html {
+        let left = *self.total.read(cx);
+        assert!(left > 0, "nothing left");
+        html! { p { "of " (100 / left) } button data-on:click=(cx.on(self, TakeOne)) {} }
+    }
+}
+
 async fn app(backplane: &InMemory) -> via::Running {
     App::new()
         .with_backplane(backplane.clone())
         .page::<Counter>("/")
         .page::<Counter>("/counters/{id}")
         .page::<Fragile>("/fragile")
+        .page::<Strict>("/strict")
         .start()
         .await
         .expect("the app starts")
@@ -257,4 +288,35 @@ async fn a_page_nobody_shows_is_not_rendered() {
     let before = RENDERS.load(Ordering::SeqCst);
     assert!(tab.click(UP).await.is(200, "ok"));
     assert_eq!(RENDERS.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test]
+async fn a_render_of_state_that_is_not_loaded_is_thrown_away_panics_included() {
+    let _alone = COUNTING.lock().await;
+    let backplane = InMemory::new();
+    let first = app(&backplane).await;
+    let tab = Tab::open(&first.router(), "/").await;
+    assert!(tab.click(UP).await.is(200, "ok"));
+    // Nothing is loaded in the second app yet; the view panics on the default.
+    let second = app(&backplane).await;
+    let strict = Tab::open(&second.router(), "/strict").await;
+    assert_eq!(strict.status, 200);
+    assert!(strict.html.contains("of 100"), "{}", strict.html);
+}
+
+#[tokio::test]
+async fn a_decision_takes_what_is_there_and_refuses_in_its_own_words() {
+    let _alone = COUNTING.lock().await;
+    let app = app(&InMemory::new()).await;
+    let tab = Tab::open(&app.router(), "/").await;
+    assert!(tab.click(UP).await.is(200, "ok"));
+    let mut events = tab.follow_from("").await;
+    events.until("total 1.").await;
+    let strict = Tab::open(&app.router(), "/strict").await;
+    let (one, two) = tokio::join!(strict.click(0), strict.click(0));
+    let refused =
+        [&one, &two].into_iter().find(|answer| answer.is(200, "rejected")).expect("one comes too late");
+    assert_eq!(refused.body["notice"], "Nothing left.");
+    assert!([one, two].iter().any(|answer| answer.is(200, "ok")));
+    events.until("total 0.").await;
 }

@@ -39,6 +39,19 @@ pub(super) async fn f1_a_message_reaches_every_subscriber_of_every_pod_once(tria
     }
 }
 
+pub(super) async fn f1_a_subscriber_that_sleeps_is_woken(trial: Trial) {
+    let news = topic("news");
+    let mut listener = listen(&trial.pod, &news).await;
+    let other = trial.another_pod().await;
+    for n in 0..10 {
+        let (heard, ()) = tokio::join!(biased; next(&mut listener), async {
+            tokio::task::yield_now().await;
+            publish(&other, &news, n.to_string()).await;
+        });
+        assert_eq!(heard, n.to_string());
+    }
+}
+
 pub(super) async fn f1_topics_with_hostile_names_are_apart(trial: Trial) {
     let names: Vec<_> = hostile().into_iter().chain(["t".repeat(crate::MAX_TOPIC_BYTES)]).collect();
     let mut listeners = Vec::new();

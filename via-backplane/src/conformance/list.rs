@@ -16,6 +16,7 @@ macro_rules! __conformance_cases {
         $with!(Thread tail l3_resumes_after_or_at_any_offset);
         $with!(Thread tail l3_a_tail_from_the_head_starts_with_the_next_record);
         $with!(Thread tail l3_tails_live_what_any_pod_appends);
+        $with!(Thread tail l3_a_tail_that_sleeps_is_woken);
         $with!(Thread tail l3_a_key_has_a_tail_of_its_own);
         $with!(Threads tail l3_backlog_and_live_records_join_without_gap_or_repeat);
         $with!(Thread tail l3_instances_with_hostile_names_are_apart);
@@ -79,11 +80,13 @@ macro_rules! __conformance_cases {
         $with!(Thread watch s5_replays_the_present_between_begin_and_end);
         $with!(Thread watch s5_an_absent_cell_has_an_empty_present_and_is_told_when_it_comes);
         $with!(Thread watch s5_tells_every_latest_change_of_any_pod);
+        $with!(Thread watch s5_a_watch_that_sleeps_is_woken);
         $with!(Thread watch s5_a_delete_is_told_with_a_revision_of_its_own);
         $with!(Thread watch s5_an_expiry_is_told_though_nobody_touches_the_cell);
         $with!(Thread watch s5_a_prefix_is_of_whole_segments);
         $with!(Thread watch s5_a_watch_of_one_cell_tells_of_no_other);
         $with!(Thread watch s5_a_slow_watch_still_tells_the_latest);
+        $with!(Thread watch s5_a_change_during_the_replay_is_not_missed);
         $with!(Threads watch s5_a_watch_and_the_store_agree_under_concurrent_writes);
         $with!(Thread watch s5_ten_thousand_watches_of_one_cell_each_hear_their_own);
         $with!(Thread log s6_a_record_at_the_limit_is_accepted_and_one_over_refused);
@@ -102,6 +105,7 @@ macro_rules! __conformance_cases {
         $with!(Thread compactor c4_the_floor_is_the_beginning_until_the_first_compaction);
         $with!(Thread outage f1_an_interrupted_feed_says_so);
         $with!(Thread feed f1_a_message_reaches_every_subscriber_of_every_pod_once);
+        $with!(Thread feed f1_a_subscriber_that_sleeps_is_woken);
         $with!(Thread feed f1_topics_with_hostile_names_are_apart);
         $with!(Thread feed f1_messages_keep_their_bytes);
         $with!(Thread feed f2_nothing_is_replayed);

@@ -65,6 +65,23 @@ pub(super) async fn l3_tails_live_what_any_pod_appends(trial: Trial) {
     }
 }
 
+pub(super) async fn l3_a_tail_that_sleeps_is_woken(trial: Trial) {
+    let rooms = family("rooms");
+    let (a, b) = (key(&rooms, "a"), key(&rooms, "b"));
+    let mut of_family = trial.pod.tail(&Selector::Family(rooms), Resume::After(Offset::BEGIN)).await;
+    let mut of_key = trial.pod.tail(&Selector::Key(a.clone()), Resume::After(Offset::BEGIN)).await;
+    let other = trial.another_pod().await;
+    for _ in 0..10 {
+        // Both tails are polled and find nothing before the append is made.
+        let (of_family, of_key, appended) = tokio::join!(biased; of_family.take(2), of_key.next(), async {
+            tokio::task::yield_now().await;
+            other.append_batch(&[(&b, "b"), (&a, "a")]).await
+        });
+        assert_eq!(offsets(&of_family), appended);
+        assert_eq!(of_key.offset, appended[1]);
+    }
+}
+
 pub(super) async fn l3_a_key_has_a_tail_of_its_own(trial: Trial) {
     let rooms = family("rooms");
     let keys: Vec<_> =

@@ -329,9 +329,11 @@ impl Watching {
 
 /// Waits for a fact, and says which one did not come.
 pub(super) async fn soon<T>(what: &str, fact: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, fact).await {
-        Ok(fact) => fact,
-        Err(_) => panic!("waited {PATIENCE:?} for {what}, in vain"),
+    tokio::select! {
+        // Looked at first: a fact that is only found because somebody looks again when time is up was never told.
+        biased;
+        () = tokio::time::sleep(PATIENCE) => panic!("waited {PATIENCE:?} for {what}, in vain"),
+        fact = fact => fact,
     }
 }
 

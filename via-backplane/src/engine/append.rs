@@ -201,11 +201,16 @@ pub(super) fn encode_all<'a, E: Event>(
     events: impl Iterator<Item = (&'a Key, E)>,
     stamp: Stamp,
 ) -> Result<(Entries, RecordId), AppendFailed> {
+    let (expected, _) = events.size_hint();
     let mut buffer = Vec::new();
-    let mut ends = Vec::with_capacity(events.size_hint().0);
+    let mut ends = Vec::with_capacity(expected);
     let mut last = RecordId::default();
     for (index, (key, event)) in events.enumerate() {
         last = with_envelope(&event, stamp, index, |envelope| {
+            if index == 0 {
+                // Events of one batch are mostly alike. The log keeps this buffer, so it should not be much too large.
+                buffer.reserve_exact(envelope.encoded_len() * expected.max(1));
+            }
             envelope.encode(&mut buffer);
             envelope.id.into()
         })?;
@@ -213,6 +218,9 @@ pub(super) fn encode_all<'a, E: Event>(
     }
     if ends.is_empty() {
         return Err(AppendFailed::Empty);
+    }
+    if buffer.capacity() > buffer.len() / 4 * 5 {
+        buffer.shrink_to_fit();
     }
     let buffer = Bytes::from(buffer);
     let mut start = 0;

@@ -355,19 +355,19 @@ struct Slot<T> {
     rev: Option<Rev>,
     /// `None` until the store was asked.
     value: Option<Arc<Published<T>>>,
-    /// The store held `value`; else it is the default, because the store held nothing.
-    is_stored: bool,
-    /// Counts the stores this copy has followed, each with revisions of its own; 0 before the first replay.
-    store: u64,
     /// A replay of the present is under way and has not brought this cell, nor has this pod written it since.
     unconfirmed: bool,
+    /// The store held `value`; else it is the default, because the store held nothing.
+    is_stored: bool,
+    /// Counts the stores this copy has followed, each with revisions of its own.
+    store: u64,
 }
 
 impl<T: Default> Local<T> {
     pub(super) fn new(key: CellKey) -> Self {
         Self {
             key,
-            slot: Mutex::new(Slot { rev: None, value: None, is_stored: false, store: 0, unconfirmed: false }),
+            slot: Mutex::new(Slot { rev: None, value: None, unconfirmed: false, is_stored: false, store: 0 }),
             version: watch::Sender::new(0),
             updating: tokio::sync::Mutex::new(()),
         }
@@ -379,10 +379,10 @@ impl<T: Default> Local<T> {
     }
 
     /// Takes what this pod wrote, unless the store it was written to was replaced meanwhile: its revisions would hide
-    /// those of the new one. Before the first replay there is only one store to have written to.
+    /// those of the new one.
     fn wrote(&self, store: u64, rev: Rev, value: T) {
         let slot = self.slot.lock();
-        if store == 0 || slot.store == store {
+        if slot.store == store {
             self.take_into(slot, Some(rev), Some(value));
         }
     }
@@ -407,6 +407,15 @@ impl<T: Default> Local<T> {
     }
 }
 
+/// Which store a replay is of. Another one counts its revisions anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// The first one on this pod: what it wrote before may have gone to a store that was recreated since.
+    First,
+    SameStore,
+    OtherStore,
+}
+
 /// A local copy, whatever its type: what the watch talks to.
 pub(super) trait Watched: Send + Sync {
     fn key(&self) -> &CellKey;
@@ -414,8 +423,8 @@ pub(super) trait Watched: Send + Sync {
     fn put(&self, rev: Rev, bytes: &Bytes);
     /// The store holds nothing, since this revision if it is known.
     fn gone(&self, rev: Option<Rev>);
-    /// A replay of the present begins. A store of another incarnation counts its revisions anew.
-    fn begin(&self, same_store: bool);
+    /// A replay of the present begins.
+    fn begin(&self, replay: Replay);
     /// The replay ended without this cell.
     fn was_not_replayed(&self);
 }
@@ -441,10 +450,12 @@ where
         self.take(rev, None);
     }
 
-    fn begin(&self, same_store: bool) {
+    fn begin(&self, replay: Replay) {
         let mut slot = self.slot.lock();
-        if !same_store {
+        if replay != Replay::SameStore {
             slot.rev = None;
+        }
+        if replay == Replay::OtherStore {
             slot.store += 1;
         }
         slot.unconfirmed = true;

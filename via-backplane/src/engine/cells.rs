@@ -10,7 +10,12 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Core, cell::Watched, metrics::OfTail, retry::Delays};
+use super::{
+    Core,
+    cell::{Replay, Watched},
+    metrics::OfTail,
+    retry::Delays,
+};
 use crate::{BackendError, BoxError, CellKey, CellSelector, Change, ErrorKind, Incarnation, Rev};
 
 /// The cells this pod holds a copy of.
@@ -132,9 +137,12 @@ impl Follower {
             Change::Begin => {
                 self.replayed.clear();
                 // Kept only now: an attempt that fails before its replay has told the cells nothing.
-                // What this pod wrote before the first replay may have gone to a store that was recreated since.
-                let same_store = self.incarnation.replace(incarnation) == Some(incarnation);
-                self.cells.every().iter().for_each(|cell| cell.begin(same_store));
+                let replay = match self.incarnation.replace(incarnation) {
+                    None => Replay::First,
+                    Some(before) if before == incarnation => Replay::SameStore,
+                    Some(_) => Replay::OtherStore,
+                };
+                self.cells.every().iter().for_each(|cell| cell.begin(replay));
             }
             Change::End => {
                 let replayed = std::mem::take(&mut self.replayed);

@@ -1,0 +1,8 @@
+use via::prelude::*;
+
+#[derive(State)]
+struct Room {
+    visits: u64,
+}
+
+fn main() {}

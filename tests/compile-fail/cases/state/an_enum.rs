@@ -1,0 +1,8 @@
+use via::prelude::*;
+
+#[derive(State)]
+enum Room {
+    Open,
+}
+
+fn main() {}
