@@ -16,26 +16,28 @@ use super::{
     metrics::OfTail,
     retry::Delays,
 };
-use crate::{BackendError, BoxError, CellKey, CellSelector, Change, ErrorKind, Incarnation};
+use crate::{BackendError, BoxError, CellKey, CellSelector, Change, ErrorKind, Incarnation, Rev};
 
 /// The cells this pod holds a copy of.
 #[derive(Default)]
 pub(super) struct Cells {
+    /// Cells are added and never removed.
     all: Mutex<BTreeMap<CellKey, Arc<dyn Watched>>>,
-    /// Registered, and not asked for yet.
-    unasked: Mutex<Vec<Arc<dyn Watched>>>,
     registered: Notify,
 }
 
 impl Cells {
     pub(super) fn add(&self, cell: Arc<dyn Watched>) {
-        self.all.lock().insert(cell.key().clone(), cell.clone());
-        self.unasked.lock().push(cell);
+        self.all.lock().insert(cell.key().clone(), cell);
         self.registered.notify_one();
     }
 
     fn find(&self, key: &CellKey) -> Option<Arc<dyn Watched>> {
         self.all.lock().get(key).cloned()
+    }
+
+    fn count(&self) -> usize {
+        self.all.lock().len()
     }
 
     fn every(&self) -> Vec<Arc<dyn Watched>> {
@@ -55,7 +57,10 @@ pub(super) async fn follow(core: Core, cells: Arc<Cells>, prefix: CellKey) -> Re
         replayed: BTreeSet::new(),
     };
     loop {
-        let Err(error) = follower.watch(&tail, &mut delays).await;
+        let error = match follower.watch(&tail, &mut delays).await {
+            Ok(Declared) => continue,
+            Err(error) => error,
+        };
         tail.up.set(0.0);
         tail.reconnects.increment(1);
         if error.kind() == ErrorKind::Closed {
@@ -65,6 +70,11 @@ pub(super) async fn follow(core: Core, cells: Arc<Cells>, prefix: CellKey) -> Re
         delays.wait().await;
     }
 }
+
+/// A cell was declared after the watch had told of it, so the watch is opened anew.
+///
+/// Loading it instead would be cheaper and wrong: a load may lag, and what the watch has passed over never comes again.
+struct Declared;
 
 struct Follower {
     core: Core,
@@ -76,11 +86,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn watch(
-        &mut self,
-        tail: &OfTail,
-        delays: &mut Delays,
-    ) -> Result<std::convert::Infallible, BackendError> {
+    async fn watch(&mut self, tail: &OfTail, delays: &mut Delays) -> Result<Declared, BackendError> {
         let core = self.core.clone();
         let store = core.backplane.store();
         let incarnation = store.incarnation().await?;
@@ -91,45 +97,42 @@ impl Follower {
         }
         tail.up.set(1.0);
         let cells = self.cells.clone();
-        self.ask().await?;
+        let mut followed = None;
         loop {
             tokio::select! {
                 biased;
-                () = cells.registered.notified() => self.ask().await?,
+                () = cells.registered.notified() => {
+                    if followed.is_some_and(|followed| followed < cells.count()) {
+                        return Ok(Declared);
+                    }
+                }
                 change = changes.next() => {
                     let change = change.unwrap_or_else(|| Err(silent_end()))?;
-                    if matches!(change, Change::End) {
-                        delays.reset();
+                    match change {
+                        Change::Begin => followed = Some(cells.count()),
+                        Change::End => delays.reset(),
+                        _ => {}
                     }
-                    if let Some(left_out) = self.take(change, incarnation) {
-                        self.load(&*left_out).await?;
+                    if let Some((left_out, rev)) = self.take(change, incarnation) {
+                        self.load(&*left_out, rev).await?;
                     }
                 }
             }
         }
     }
 
-    /// Loads the cells that were registered since the last time.
-    async fn ask(&self) -> Result<(), BackendError> {
-        loop {
-            let Some(cell) = self.cells.unasked.lock().pop() else { return Ok(()) };
-            if let Err(error) = self.load(&*cell).await {
-                self.cells.unasked.lock().push(cell);
-                return Err(error);
-            }
-        }
-    }
-
-    async fn load(&self, cell: &dyn Watched) -> Result<(), BackendError> {
+    /// Loads a value that the watch left out.
+    async fn load(&self, cell: &dyn Watched, at: Rev) -> Result<(), BackendError> {
         match self.core.backplane.store().load(cell.key()).await? {
-            Some(found) => cell.put(found.rev, &found.bytes),
-            None => cell.gone(None),
+            Some(found) if found.rev >= at => cell.put(found.rev, &found.bytes),
+            // The load lags, or the cell is gone since: the next replay says which.
+            _ => return Err(lagging()),
         }
         Ok(())
     }
 
     /// Applies a change; answers the cell whose value was left out.
-    fn take(&mut self, change: Change, incarnation: Incarnation) -> Option<Arc<dyn Watched>> {
+    fn take(&mut self, change: Change, incarnation: Incarnation) -> Option<(Arc<dyn Watched>, Rev)> {
         match change {
             Change::Begin => {
                 self.replayed.clear();
@@ -151,7 +154,7 @@ impl Follower {
                 self.replayed.insert(key);
                 match bytes {
                     Some(bytes) => cell.put(rev, &bytes),
-                    None => return Some(cell),
+                    None => return Some((cell, rev)),
                 }
             }
             Change::Gone { key, rev } => self.cells.find(&key)?.gone(Some(rev)),
@@ -162,6 +165,10 @@ impl Follower {
 
 fn recreated() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "the store was recreated while its watch was opened")
+}
+
+fn lagging() -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, "a load lagged behind the watch")
 }
 
 fn silent_end() -> BackendError {

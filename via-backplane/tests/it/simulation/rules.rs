@@ -1,99 +1,15 @@
 //! Each rule of PROTOCOL §1 and §6 is needed: a scenario holds with it, and does not when it is switched off.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
-use tokio::time::{sleep, timeout};
-use via_backplane::{
-    Backplane, Cell, Engine, Family, Rules,
-    fault::{Faulty, Link, Plan},
-};
-use via_inmem::InMemory;
+use tokio::time::sleep;
+use via_backplane::Rules;
 
 use super::{
-    chance::{self, Dice},
-    facts::{Book as _, Noted, Tag, Tally},
     faults::Fault,
-    pod::Handle,
+    stage::{self, Stage},
     world::{self, Setup},
 };
-
-/// How long a pod may take to show what is stored, in the scenario's own time.
-const CONVERGES_WITHIN: Duration = Duration::from_secs(60);
-
-/// One memory, and the way to it.
-struct Stage {
-    memory: InMemory,
-    link: Link,
-    rules: Rules,
-}
-
-/// One pod on it.
-struct Actor {
-    engine: Engine,
-    notes: Handle<Noted>,
-    tally: Cell<Tally>,
-}
-
-impl Stage {
-    /// A pod that follows what it is asked about.
-    async fn enter(&self, seed: u64) -> Actor {
-        let faulty = Faulty::new(Arc::new(self.memory.clone()), Plan::seeded(seed), &self.link);
-        let engine = Engine::builder(Arc::new(faulty) as Arc<dyn Backplane>)
-            .entropy(Dice::new(chance::stream(seed, &[])))
-            .rules(self.rules)
-            .deterministic()
-            .start();
-        let notes = engine.events("notes").expect("a valid declaration");
-        let tally = engine.cell("tally").expect("a valid declaration");
-        let actor = Actor { engine, notes, tally };
-        actor.notes.loaded().await;
-        actor.tally.loaded().await;
-        actor
-    }
-
-    fn family(&self) -> Family {
-        Family::new("notes").expect("a valid name")
-    }
-}
-
-impl Actor {
-    /// Appends without an id. Whether it was acknowledged says nothing about the log.
-    async fn append(&self, op: u32) -> bool {
-        self.notes.append(Noted { tag: Tag { op, index: 0 } }).await.is_ok()
-    }
-
-    async fn count(&self, op: u32) -> bool {
-        let counted = self.tally.update(|tally| {
-            tally.ops.push(op);
-            Ok::<_, ()>(())
-        });
-        counted.await.is_ok()
-    }
-
-    /// The operations whose notes this pod shows, once these are the expected ones, or after a long time.
-    async fn shows(&self, expected: &[u32]) -> Result<(), String> {
-        let shown =
-            || self.notes.read().map(|view| view.lines().iter().map(|line| line.tag.op).collect::<Vec<_>>());
-        let mut changes = self.notes.changes();
-        let converges = async {
-            while shown().as_deref() != Some(expected) {
-                changes.changed().await;
-            }
-        };
-        let converged = timeout(CONVERGES_WITHIN, converges).await;
-        converged.map_err(|_| format!("the pod shows {:?}, the log holds {expected:?}", shown()))
-    }
-
-    fn holds(&self, expected: &[u32]) -> Result<(), String> {
-        let held = self.tally.read().map(|tally| tally.ops.clone()).unwrap_or_default();
-        if held == expected { Ok(()) } else { Err(format!("the cell holds {held:?}")) }
-    }
-
-    async fn leave(self) {
-        self.engine.shutdown(Duration::from_secs(5)).await.expect("no task has failed");
-        assert_eq!(self.engine.supervisor().tasks(), 0, "{:?}", self.engine.supervisor().names());
-    }
-}
 
 /// Plays a scenario with every rule, and with one of them off: then it `breaks` in this way.
 fn is_needed<F>(off: Rules, breaks: &str, scenario: impl Fn(Stage) -> F)
@@ -101,11 +17,7 @@ where
     F: Future<Output = Result<(), String>>,
 {
     assert_ne!(off, Rules::ALL, "one rule is switched off");
-    let play = |rules| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        let stage = Stage { memory: InMemory::builder().seed(1).build(), link: Link::new(), rules };
-        runtime.expect("a runtime without a driver for sockets").block_on(scenario(stage))
-    };
+    let play = |rules| stage::play(rules, &scenario);
     assert_eq!(play(Rules::ALL), Ok(()), "the scenario holds with every rule");
     assert_eq!(play(off), Err(breaks.to_owned()), "without the rule the scenario breaks");
 }
