@@ -13,6 +13,7 @@ use super::{
     family::{Family, Recent},
     keys::Keys,
     metrics::OfTail,
+    momentum::Momentum,
     projection::{Copies, Folded, Halt, HaltReason, Panicked, Published, Run, fold_all},
     retry::Delays,
 };
@@ -143,14 +144,16 @@ where
         tail.up.set(1.0);
         // Nothing to compare with at the beginning of a log.
         let mut verified = self.cursor.offset == Offset::BEGIN;
+        let mut momentum = Momentum::default();
         loop {
             // A log that always has more must not keep other tasks of this thread from running.
             tokio::task::coop::consume_budget().await;
             tokio::select! {
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
-                item = records.next(), if self.waiting_records < MAX_WAITING_RECORDS => {
+                item = momentum.next(&mut records), if self.waiting_records < MAX_WAITING_RECORDS => {
                     let batch = item.unwrap_or_else(|| Err(silent_end()))?;
+                    momentum.gain(&batch);
                     if !verified {
                         verified = self.verify(&batch).await?;
                     }
