@@ -162,9 +162,12 @@ fn engine() -> Engine {
     Engine::start(Arc::new(InMemory::new()))
 }
 
-fn trace() -> TraceContext {
-    TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").expect("the W3C's example")
-}
+/// The W3C's example, `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`.
+const TRACE: TraceContext = TraceContext {
+    trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes(),
+    span_id: 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes(),
+    flags: 1,
+};
 
 async fn appended_singly<E, S>(count: usize, make: fn(usize) -> E) -> Run
 where
@@ -174,7 +177,7 @@ where
     appended(count, move |state: Events<E, S>| async move {
         let mut last = None;
         for index in 0..count {
-            let options = AppendOptions::default().trace(trace());
+            let options = AppendOptions::default().trace(TRACE);
             last = Some(state.append_with(make(index), options).await.expect("memory takes every append"));
         }
         last.expect("a run has events")
@@ -190,7 +193,7 @@ where
     appended(count, move |state: Events<E, S>| async move {
         let mut last = None;
         for start in (0..count).step_by(BATCH) {
-            let options = AppendOptions::default().trace(trace());
+            let options = AppendOptions::default().trace(TRACE);
             let events = (start..count.min(start + BATCH)).map(make);
             last = Some(state.append_batch_with(events, options).await.expect("memory takes every append"));
         }

@@ -1,4 +1,5 @@
 //! Everything this crate promises, from outside.
 
 mod engine;
+mod records;
 mod simulation;

@@ -1,7 +1,5 @@
 //! What a page answers to input that is not what it rendered: each row stops before user code, or says which field.
 
-mod support;
-
 use std::{
     io,
     sync::{
@@ -10,11 +8,11 @@ use std::{
     },
 };
 
+use crate::support::{HOST, Tab, answer, get, send};
 use axum::body::Body;
 use http::{Request, StatusCode};
 use maud::html;
 use parking_lot::Mutex;
-use support::{HOST, Tab, answer, get, send};
 use via::prelude::*;
 
 const SECRET: [u8; 32] = [9; 32];

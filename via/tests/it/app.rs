@@ -1,13 +1,11 @@
 //! What an app promises around its pages: starting, nesting, headers, files, health, metrics, secrets.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{HOST, Tab, get, text};
 use axum::{Router, extract::Request, middleware, response::IntoResponse as _};
 use http::{StatusCode, header};
 use maud::html;
-use support::{HOST, Tab, get, text};
 use tokio::sync::Notify;
 use via::prelude::*;
 use via_inmem::InMemory;
@@ -122,7 +120,7 @@ async fn a_nested_app_finds_its_files_and_a_layer_covers_all_of_a_page() {
     assert_eq!(get(&guarded.router, "/inner/app/switch").await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(guarded.click(0).await.status, StatusCode::UNAUTHORIZED);
     let stream = guarded.streaming().body(axum::body::Body::empty()).expect("a request");
-    assert_eq!(support::send(&guarded.router, stream).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(crate::support::send(&guarded.router, stream).await.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
@@ -340,7 +338,7 @@ async fn a_head_request_has_no_body() {
     let app = start(App::new().page::<Switch>("/")).await;
     let head =
         http::Request::head("/").header("host", HOST).body(axum::body::Body::empty()).expect("a request");
-    let response = support::send(&app.router(), head).await;
+    let response = crate::support::send(&app.router(), head).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(text(response).await, "");
 }

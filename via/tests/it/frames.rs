@@ -1,12 +1,10 @@
 //! What tabs see: frames over the stream, rendered when something changed and shared by all that may.
 
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::Tab;
 use futures_util::future::join_all;
 use maud::html;
-use support::Tab;
 use via::prelude::*;
 use via_inmem::InMemory;
 
@@ -262,7 +260,7 @@ async fn a_stop_ends_streams_with_a_hint_and_what_comes_after_goes_on() {
     assert_eq!(events.next().await, None);
     assert_eq!(before.engine().supervisor().tasks(), 0, "{:?}", before.engine().supervisor().names());
     assert!(tab.click(UP).await.is(503, "unavailable"));
-    assert_eq!(support::get(&before.router(), "/readyz").await.status(), 503);
+    assert_eq!(crate::support::get(&before.router(), "/readyz").await.status(), 503);
     before.shutdown().await.expect("stopping twice is stopping once");
 
     let after = app(&backplane).await;

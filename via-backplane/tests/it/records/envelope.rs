@@ -196,7 +196,7 @@ proptest! {
 
 #[test]
 fn the_proto_file_is_what_the_referee_reads() {
-    let proto = include_str!("../../proto/envelope.proto");
+    let proto = include_str!("../../../proto/envelope.proto");
     let fields: Vec<&str> =
         proto.lines().map(str::trim).filter(|line| !line.starts_with("//") && line.contains(" = ")).collect();
     assert_eq!(

@@ -11,7 +11,7 @@ use via_backplane::{
     codec::{Json, MAX_DEPTH, MessagePack},
 };
 
-use crate::order::{Order, any_order};
+use super::order::{Order, any_order};
 
 /// A type that contains itself, where rmp-serde and bincode do not count levels.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

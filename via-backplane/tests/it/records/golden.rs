@@ -11,7 +11,7 @@ use via_backplane::{
     envelope::Unknown,
 };
 
-use crate::order::Order;
+use super::order::Order;
 
 /// Checks `bytes` against a golden file, and what people read against the text beside it.
 fn check(name: &str, bytes: &[u8], value: &impl Debug) {
@@ -89,7 +89,7 @@ fn golden_envelope_of_a_later_version() {
 
 #[test]
 fn the_wire_format_page_shows_the_golden_envelope() {
-    let page = include_str!("../../../docs/wire-format.md");
+    let page = include_str!("../../../../docs/wire-format.md");
     let (_, example) = page.split_once("```text\n").expect("the page has an example");
     let (example, _) = example.split_once("```").expect("the example ends");
     let mut bytes = Vec::new();

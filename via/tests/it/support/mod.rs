@@ -1,7 +1,5 @@
 //! A browser without a browser: it keeps the cookie, the tokens and the stream, and runs no script.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-
 use std::time::Duration;
 
 use axum::{
@@ -16,30 +14,30 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-pub const HOST: &str = "app.example";
+pub(crate) const HOST: &str = "app.example";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One open page.
 #[derive(Clone)]
-pub struct Tab {
-    pub router: Router,
-    pub path: String,
-    pub cookie: String,
-    pub tab: String,
-    pub frame: String,
-    pub html: String,
-    pub status: StatusCode,
-    pub headers: HeaderMap,
+pub(crate) struct Tab {
+    pub(crate) router: Router,
+    pub(crate) path: String,
+    pub(crate) cookie: String,
+    pub(crate) tab: String,
+    pub(crate) frame: String,
+    pub(crate) html: String,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Tab {
     /// Opens a page as a new browser.
-    pub async fn open(router: &Router, path: &str) -> Self {
+    pub(crate) async fn open(router: &Router, path: &str) -> Self {
         Self::open_as(router, path, "").await
     }
 
     /// Opens a page as a browser that has this cookie.
-    pub async fn open_as(router: &Router, path: &str, cookie: &str) -> Self {
+    pub(crate) async fn open_as(router: &Router, path: &str, cookie: &str) -> Self {
         let request = Request::get(path).header("host", HOST).header("cookie", cookie);
         let response = send(router, request.body(Body::empty()).expect("a request")).await;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -52,7 +50,7 @@ impl Tab {
     }
 
     /// The token of the n-th action on the page.
-    pub fn token(&self, n: usize) -> String {
+    pub(crate) fn token(&self, n: usize) -> String {
         self.html
             .split("@act('")
             .nth(n + 1)
@@ -62,7 +60,7 @@ impl Tab {
     }
 
     /// A POST that is right in every way; a test spoils what it is about.
-    pub fn action(&self, token: &str) -> http::request::Builder {
+    pub(crate) fn action(&self, token: &str) -> http::request::Builder {
         Request::post(format!("{}?_via=act", self.path))
             .header("host", HOST)
             .header("origin", format!("https://{HOST}"))
@@ -72,16 +70,16 @@ impl Tab {
             .header("via-token", token)
     }
 
-    pub async fn act(&self, token: &str, signals: &str) -> Answer {
+    pub(crate) async fn act(&self, token: &str, signals: &str) -> Answer {
         answer(&self.router, self.action(token), signals.to_owned()).await
     }
 
     /// Clicks the n-th action, with no signals.
-    pub async fn click(&self, n: usize) -> Answer {
+    pub(crate) async fn click(&self, n: usize) -> Answer {
         self.act(&self.token(n), "{}").await
     }
 
-    pub fn streaming(&self) -> http::request::Builder {
+    pub(crate) fn streaming(&self) -> http::request::Builder {
         Request::get(format!("{}?_via=stream", self.path))
             .header("host", HOST)
             .header("cookie", &self.cookie)
@@ -89,11 +87,11 @@ impl Tab {
     }
 
     /// Opens the stream as the tab that shows what the document brought.
-    pub async fn follow(&self) -> Events {
+    pub(crate) async fn follow(&self) -> Events {
         self.follow_from(&self.frame).await
     }
 
-    pub async fn follow_from(&self, frame: &str) -> Events {
+    pub(crate) async fn follow_from(&self, frame: &str) -> Events {
         let request = self.streaming().header("via-frame", frame).body(Body::empty()).expect("a request");
         let response = send(&self.router, request).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -106,37 +104,41 @@ impl Tab {
 
 /// The answer to an action.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 
-    pub fn is(&self, status: u16, code: &str) -> bool {
+    pub(crate) fn is(&self, status: u16, code: &str) -> bool {
         self.status == status && self.code() == code
     }
 }
 
-pub async fn answer(router: &Router, request: http::request::Builder, body: impl Into<Body>) -> Answer {
+pub(crate) async fn answer(
+    router: &Router,
+    request: http::request::Builder,
+    body: impl Into<Body>,
+) -> Answer {
     let response = send(router, request.body(body.into()).expect("a request")).await;
     let status = response.status();
     let body = text(response).await;
     Answer { status, body: serde_json::from_str(&body).unwrap_or(Value::String(body)) }
 }
 
-pub async fn send(router: &Router, request: Request<Body>) -> Response {
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Response {
     timeout(PATIENCE, router.clone().oneshot(request)).await.expect("an answer in time").expect("infallible")
 }
 
-pub async fn get(router: &Router, path: &str) -> Response {
+pub(crate) async fn get(router: &Router, path: &str) -> Response {
     send(router, Request::get(path).header("host", HOST).body(Body::empty()).expect("a request")).await
 }
 
-pub async fn text(response: Response) -> String {
+pub(crate) async fn text(response: Response) -> String {
     let body =
         timeout(PATIENCE, response.into_body().collect()).await.expect("a body in time").expect("a body");
     String::from_utf8(body.to_bytes().to_vec()).expect("UTF-8")
@@ -148,14 +150,14 @@ fn meta(html: &str, name: &str) -> String {
 }
 
 /// An open stream.
-pub struct Events {
+pub(crate) struct Events {
     body: BodyDataStream,
     rest: String,
 }
 
 impl Events {
     /// The next event that is not a keep-alive; none when the stream has ended.
-    pub async fn next(&mut self) -> Option<String> {
+    pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
             let block = self.block().await?;
             if !block.starts_with(':') {
@@ -165,7 +167,7 @@ impl Events {
     }
 
     /// The next frame's HTML.
-    pub async fn frame(&mut self) -> String {
+    pub(crate) async fn frame(&mut self) -> String {
         let event = self.next().await.expect("a frame, not the end");
         assert!(event.starts_with("event: datastar-patch-elements\nid: "), "{event}");
         let lines = event.lines().filter_map(|line| line.strip_prefix("data: elements "));
@@ -173,7 +175,7 @@ impl Events {
     }
 
     /// Skips frames until one contains the text; how many were skipped.
-    pub async fn until(&mut self, text: &str) -> usize {
+    pub(crate) async fn until(&mut self, text: &str) -> usize {
         let mut skipped = 0;
         while !self.frame().await.contains(text) {
             skipped += 1;
@@ -182,7 +184,7 @@ impl Events {
     }
 
     /// Whether the stream has something to say at once.
-    pub fn is_silent(&mut self) -> bool {
+    pub(crate) fn is_silent(&mut self) -> bool {
         let waker = futures_util::task::noop_waker();
         let mut cx = std::task::Context::from_waker(&waker);
         self.rest.is_empty() && self.body.poll_next_unpin(&mut cx).is_pending()

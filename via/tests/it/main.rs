@@ -1,0 +1,6 @@
+//! What pages promise, over HTTP.
+
+mod app;
+mod bad_input;
+mod frames;
+mod support;
