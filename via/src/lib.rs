@@ -76,3 +76,8 @@ pub use view::{Expression, View};
 pub mod __private {
     pub use via_backplane;
 }
+
+// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
