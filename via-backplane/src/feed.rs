@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::{BackendError, InvalidKey, Reply, TooLarge, key};
+use crate::{BackendError, InvalidKey, Reply, Retry, TooLarge, key};
 
 /// Best-effort broadcast to every pod.
 ///
@@ -70,4 +70,15 @@ pub enum PublishError {
     /// The backend failed.
     #[error("the backplane could not publish")]
     Backend(#[source] BackendError),
+}
+
+impl PublishError {
+    /// Whether repeating the publication is right; a message that was sent may then arrive twice.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::TooLarge(_) => Retry::Never,
+            Self::Backend(error) => error.retry(),
+        }
+    }
 }

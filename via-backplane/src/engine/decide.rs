@@ -10,7 +10,7 @@ use super::{
     projection::{Halt, View},
     retry::Delays,
 };
-use crate::{AppendId, BackendError, Event, Fold, Offset, Position, Selector};
+use crate::{AppendId, BackendError, Event, Fold, Offset, Position, Retry, Selector};
 
 /// Lost races after which a decision gives up.
 const MAX_ATTEMPTS: usize = 32;
@@ -39,6 +39,19 @@ pub enum DecideError<R> {
     /// The backplane failed before anything was appended.
     #[error("the key's head could not be read")]
     Backend(#[source] BackendError),
+}
+
+impl<R> DecideError<R> {
+    /// Whether repeating the decision is right.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Rejected(_) | Self::Halted(_) => Retry::Never,
+            Self::Contended | Self::Lagging => Retry::Safe,
+            Self::Append(error) => error.retry(),
+            Self::Backend(error) => error.retry(),
+        }
+    }
 }
 
 impl<E, S> Events<E, S>
