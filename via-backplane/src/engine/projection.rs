@@ -171,11 +171,12 @@ struct Slot<S> {
 }
 
 impl<S: Default> Projection<S> {
-    pub(crate) fn new(key: Key) -> Self {
+    /// At the beginning; halted from the start if the whole family is.
+    pub(crate) fn new(key: Key, halt: Option<Halt>) -> Self {
         let value = Published { state: S::default(), version: 0, key_head: Offset::BEGIN };
         Self {
             key,
-            slot: Mutex::new(Slot { value: Some(Arc::new(value)), halt: None }),
+            slot: Mutex::new(Slot { value: Some(Arc::new(value)), halt }),
             version: watch::Sender::new(0),
             deciding: tokio::sync::Mutex::new(()),
         }
@@ -190,6 +191,18 @@ impl<S> Projection<S> {
 
     pub(crate) fn halted(&self) -> Option<Halt> {
         self.slot.lock().halt.clone()
+    }
+
+    /// Folds no further, and says so to those who wait; `false` if it was halted already, which stays the reason.
+    pub(crate) fn halt_unless_halted(&self, halt: &Halt) -> bool {
+        let mut slot = self.slot.lock();
+        let halts = slot.halt.is_none();
+        if halts {
+            slot.halt = Some(halt.clone());
+            drop(slot);
+            self.wake();
+        }
+        halts
     }
 
     pub(crate) fn changes(&self) -> Changes {

@@ -116,9 +116,17 @@ where
                     tracing::warn!(family = %self.family.name, %error, "the tail was interrupted");
                     delays.wait().await;
                 }
-                Ended::Lost => std::future::pending().await,
+                Ended::Lost => return self.rest().await,
             }
         }
+    }
+
+    /// Folds no more; what was begun for values that are still served is finished.
+    async fn rest(mut self) -> Result<(), BoxError> {
+        while let Some(job) = self.jobs.next().await {
+            self.finish(job);
+        }
+        std::future::pending().await
     }
 
     async fn tail(&mut self, tail: &OfTail) -> Ended {
@@ -225,11 +233,11 @@ where
             return Ok(());
         }
         tracing::error!(family = %self.family.name, offset = %self.cursor.offset, "a folded record is gone from the log");
-        for key in 0..self.keys.len() {
-            self.halt(key, Halt { at: self.cursor.offset, reason: HaltReason::Lost });
-        }
-        self.family.metrics.gap_halt.increment(self.keys.len() as u64);
-        self.announce();
+        let halt = Halt { at: self.cursor.offset, reason: HaltReason::Lost };
+        let halted = self.family.halt_every_key(&halt);
+        self.family.metrics.halted(&halt.reason).increment(halted as f64);
+        self.family.metrics.gap_halt.increment(halted as u64);
+        self.publish();
         Err(Ended::Lost)
     }
 

@@ -5,6 +5,7 @@ mod cells;
 mod copies;
 mod decisions;
 mod halts;
+mod losses;
 mod positions;
 mod registration;
 mod replaced_logs;
