@@ -1,6 +1,7 @@
 //! What stops a key, and what does not.
 
-use via_backplane::{Backplane, HaltReason, Status, Waited};
+use serde::{Deserialize, Deserializer, Serialize};
+use via_backplane::{Backplane, Event, Fold, HaltReason, Recorded, Status, Waited};
 use via_inmem::InMemory;
 
 use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until};
@@ -104,6 +105,37 @@ async fn undecodable_records_are_skipped_and_listed() {
     assert_eq!(notes.status(), Status::Live);
     let skipped: Vec<_> = notes.undecodable().into_iter().map(|(_, offset)| offset).collect();
     assert_eq!(skipped, [garbage, empty, payload, no_upcaster]);
+    stop(&engine).await;
+}
+
+#[derive(Serialize, Event)]
+#[event(name = "test.picky")]
+struct Picky(u8);
+
+/// A decoder of the user's own, with a mistake in it.
+impl<'de> Deserialize<'de> for Picky {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(from)?;
+        assert!(number != 13, "thirteen");
+        Ok(Self(number))
+    }
+}
+
+impl Fold<Vec<u8>> for Picky {
+    fn fold(self, numbers: &mut Vec<u8>, _at: &Recorded) {
+        numbers.push(self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_decoder_that_panics_makes_an_undecodable_record_and_no_more() {
+    let engine = start(&InMemory::new());
+    let numbers = engine.events::<Picky, Vec<u8>>("numbers").expect("a valid declaration");
+    let last = numbers.append_batch([1, 13, 2].map(Picky)).await.expect("memory takes every append");
+    assert_eq!(numbers.wait_for(&last, PATIENCE).await, Waited::Reached);
+    assert_eq!(*numbers.loaded().await, [1, 2]);
+    let skipped: Vec<_> = numbers.undecodable().into_iter().map(|(_, offset)| offset.0).collect();
+    assert_eq!(skipped, [last.cursor.offset.0 - 1]);
     stop(&engine).await;
 }
 
