@@ -167,6 +167,8 @@ pub(crate) struct Projection<S> {
 struct Slot<S> {
     /// `None` only while a value that a panic tore is being rebuilt.
     value: Option<Arc<Published<S>>>,
+    /// A value is being folded anew, up to the record before a halt; what is shown until then may be older.
+    is_rebuilding: bool,
     halt: Option<Halt>,
 }
 
@@ -176,7 +178,7 @@ impl<S: Default> Projection<S> {
         let value = Published { state: S::default(), version: 0, key_head: Offset::BEGIN };
         Self {
             key,
-            slot: Mutex::new(Slot { value: Some(Arc::new(value)), halt }),
+            slot: Mutex::new(Slot { value: Some(Arc::new(value)), is_rebuilding: false, halt }),
             version: watch::Sender::new(0),
             deciding: tokio::sync::Mutex::new(()),
         }
@@ -187,6 +189,12 @@ impl<S> Projection<S> {
     /// The value now; `None` while it is being rebuilt.
     pub(crate) fn view(&self) -> Option<View<S>> {
         self.slot.lock().value.clone().map(View)
+    }
+
+    /// Whether readers do not see yet what was folded before a panic.
+    pub(crate) fn is_rebuilding(&self) -> bool {
+        let slot = self.slot.lock();
+        slot.is_rebuilding || slot.value.is_none()
     }
 
     pub(crate) fn halted(&self) -> Option<Halt> {
@@ -422,7 +430,13 @@ impl<S> Copies<S> {
         self.version += 1;
         let mut slot = self.shared.slot.lock();
         slot.value = Some(Arc::new(Published { state, version: self.version, key_head }));
+        slot.is_rebuilding = false;
         slot.halt = halt;
+    }
+
+    /// The value is about to be folded anew.
+    pub(crate) fn begin_rebuilding(&self) {
+        self.shared.slot.lock().is_rebuilding = true;
     }
 
     /// Tells readers that there is something new.

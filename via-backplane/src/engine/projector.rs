@@ -16,6 +16,7 @@ use super::{
     momentum::Momentum,
     projection::{Copies, Folded, Halt, HaltReason, Panicked, Published, Run, fold_all},
     retry::Delays,
+    supervisor::JobError,
 };
 use crate::{
     BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, Head, Hole, Key, Offset, ReadRange,
@@ -345,8 +346,12 @@ where
         self.family.metrics.copies.increment(1);
         let (core, family) = (self.core.clone(), self.family.name.clone());
         self.jobs.push(Box::pin(async move {
-            let copy = core.copy(format!("copy {family}"), move || Published::clone(&held)).await;
-            Job::Copied { key, copy: copy.map_err(|error| error.to_string()) }
+            match core.copy(format!("copy {family}"), move || Published::clone(&held)).await {
+                Ok(copy) => Job::Copied { key, copy: Ok(copy) },
+                Err(JobError::Panicked(message)) => Job::Copied { key, copy: Err(message) },
+                // The engine stops, and this projector with it: nothing is wrong with the state.
+                Err(JobError::Stopped) => std::future::pending().await,
+            }
         }));
     }
 
@@ -354,6 +359,7 @@ where
     fn undo(&mut self, key: usize, panicked: Panicked) {
         let Panicked { at, message } = panicked;
         let halt = Halt { at, reason: HaltReason::Panicked { message } };
+        self.keys.copies(key).begin_rebuilding();
         self.halt(key, halt.clone());
         let projection = self.keys.copies(key).shared.key.clone();
         let core = self.core.clone();

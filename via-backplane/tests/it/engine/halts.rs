@@ -1,7 +1,12 @@
 //! What stops a key, and what does not.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize};
-use via_backplane::{Backplane, Event, Fold, HaltReason, Recorded, Status, Waited};
+use via_backplane::{
+    AppendOptions, Backplane, Engine, Event, Events, Fold, HaltReason, Recorded, Status, Waited,
+    fault::{Faulty, Kind, Link, Plan},
+};
 use via_inmem::InMemory;
 
 use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until};
@@ -45,6 +50,35 @@ async fn a_panic_within_a_batch_keeps_what_came_before_it() {
     until(&notes, |notes| *notes == ["one", "two"]).await;
     assert_eq!(held.len(), 0, "a value that was held before the panic is still what it was");
     stop(&engine).await;
+}
+
+/// Reading the log takes its time, so that what is undone is not rebuilt at once.
+fn start_far_away() -> Engine {
+    let plan = Plan::seeded(1).odds(Kind::Delay, 1.0);
+    Engine::start(Arc::new(Faulty::new(Arc::new(InMemory::new()), plan, &Link::new())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_folded_before_a_panic_is_reached_only_once_it_is_read() {
+    for readers in 0..3 {
+        let engine = start_far_away();
+        let notes = notes(&engine);
+        // No reader: folded in place. One: into the second copy. Two: the batch waits for a third one.
+        let mut held = Vec::new();
+        for text in ["first", "second"].into_iter().take(readers) {
+            held.push(notes.loaded().await);
+            note(&notes, text).await;
+        }
+        held.push(notes.loaded().await);
+        held.drain(..usize::from(readers == 0));
+        let batch = ["good", "panic"].map(|text| (notes.clone(), noted(text)));
+        let positions = Events::append_across(batch, AppendOptions::default()).await.expect("it is delayed");
+        assert_eq!(notes.wait_for(&positions[0], PATIENCE).await, Waited::Reached);
+        let last = notes.read().and_then(|notes| notes.last().cloned());
+        assert_eq!(last.as_deref(), Some("good"), "what is reached is read ({readers} held)");
+        assert_eq!(notes.wait_for(&positions[1], PATIENCE).await, Waited::Halted);
+        stop(&engine).await;
+    }
 }
 
 #[tokio::test]
