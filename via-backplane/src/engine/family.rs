@@ -111,8 +111,11 @@ impl<E, S: Default> Family<E, S> {
         }
         let mut instances = self.instances.write();
         if instances.by_key.len() >= instances.sweep_at {
-            // A projection without a record and without a handle is the same as none.
-            instances.by_key.retain(|_, projection| Arc::strong_count(projection) > 1);
+            // A projection without a record, a handle, or anybody who waits for a change is the same as none.
+            let is_in_use = |projection: &Arc<Projection<S>>| {
+                Arc::strong_count(projection) > 1 || projection.is_watched()
+            };
+            instances.by_key.retain(|_, projection| is_in_use(projection));
             instances.sweep_at = instances.by_key.len() * 2 + VACANT_INSTANCES;
         }
         if let Some(projection) = instances.by_key.get(key) {
@@ -161,7 +164,24 @@ impl Skipped {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[test]
+    fn an_instance_is_forgotten_only_when_nobody_holds_or_watches_it() {
+        let family = Family::<(), u32>::new(crate::Family::new("rooms").expect("a valid name"));
+        let room = |n: usize| Key::instance(&family.name, n.to_string()).expect("a valid name");
+        let held = family.projection(&room(0));
+        let mut watched = family.projection(&room(1)).changes();
+        for n in 2..3 * VACANT_INSTANCES {
+            family.projection(&room(n));
+        }
+        assert!(family.projections().len() <= VACANT_INSTANCES + 2, "vacant instances are not kept");
+        assert!(Arc::ptr_eq(&held, &family.projection(&room(0))));
+        family.projection(&room(1)).wake();
+        assert_eq!(watched.changed().now_or_never(), Some(true), "who watches an instance hears of it");
+    }
 
     #[test]
     fn recent_keeps_the_last_records_and_finds_them() {

@@ -217,6 +217,11 @@ impl<S> Projection<S> {
         Changes::new(Arc::from(format!("events {}", self.key)), self.version.subscribe())
     }
 
+    /// Whether somebody may wait for a change without holding a handle.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.version.receiver_count() > 0
+    }
+
     /// Wakes those who wait for a value that is not shown yet.
     pub(crate) fn wake(&self) {
         self.version.send_modify(|_| {});
