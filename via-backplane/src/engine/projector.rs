@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::Instant;
 
 use super::{
     Core,
@@ -26,6 +27,8 @@ use crate::{
 
 /// Records that may wait for a fresh copy of a state; beyond that, the projector takes no more from the log.
 const MAX_WAITING_RECORDS: usize = 16_384;
+/// The most a tail waits before it is opened again, jitter aside.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// Records per page when a value is folded anew.
 const REBUILD_PAGE: usize = 1_024;
 
@@ -100,18 +103,23 @@ where
     /// Tails for as long as the engine lives.
     pub(super) async fn run(mut self) -> Result<(), BoxError> {
         let tail = OfTail::new(self.family.name.as_str());
-        let mut delays =
-            Delays::new(Duration::from_millis(10), Duration::from_secs(5), self.core.ambient.seed());
+        let mut delays = Delays::new(Duration::from_millis(10), LONGEST_DELAY, self.core.ambient.seed());
         loop {
-            let before = self.cursor;
+            let (before, opened) = (self.cursor, Instant::now());
             let ended = self.tail(&tail).await;
             tail.up.set(0.0);
             tail.reconnects.increment(1);
-            if self.cursor != before {
+            if self.cursor.offset > before.offset || opened.elapsed() > LONGEST_DELAY {
                 delays.reset();
             }
             match ended {
-                Ended::Changed => self.start_over(),
+                Ended::Changed => {
+                    self.start_over();
+                    if before.offset == Offset::BEGIN {
+                        // Nothing was folded since the last time: a head that lags behind the records says so for a while.
+                        delays.wait().await;
+                    }
+                }
                 Ended::Failed(error) if error.kind() == ErrorKind::Closed => return Ok(()),
                 Ended::Failed(error) => {
                     tracing::warn!(family = %self.family.name, %error, "the tail was interrupted");
