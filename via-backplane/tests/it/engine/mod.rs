@@ -6,6 +6,7 @@ mod copies;
 mod decisions;
 mod halts;
 mod losses;
+mod measures;
 mod positions;
 mod registration;
 mod replaced_logs;
