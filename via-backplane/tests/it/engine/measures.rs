@@ -25,7 +25,7 @@ use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until
 
 /// A recorder of one thread that is asked afterwards. A metric is named as Prometheus writes it.
 #[derive(Default)]
-struct Meter {
+pub(super) struct Meter {
     counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     gauges: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     histograms: Mutex<BTreeMap<String, Arc<Samples>>>,
@@ -41,7 +41,7 @@ impl HistogramFn for Samples {
 }
 
 impl Meter {
-    fn count(&self, name: &str) -> u64 {
+    pub(super) fn count(&self, name: &str) -> u64 {
         self.counters.lock().get(name).map_or(0, |counter| counter.load(Ordering::SeqCst))
     }
 
