@@ -1,6 +1,9 @@
 //! From a stored record to the event a fold takes, or to what is wrong with it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use super::supervisor;
 use crate::{
@@ -44,12 +47,21 @@ pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Proble
     if envelope.version > E::VERSION {
         return Err(Problem::Newer { name: envelope.name.to_owned(), version: envelope.version });
     }
-    // A decoder may be the user's own code: its panic is about this record and must not end the family's tail.
-    let event =
-        catch_unwind(AssertUnwindSafe(|| E::decode(envelope.version, envelope.codec, envelope.payload)))
-            .map_err(|panic| Problem::Undecodable(Undecodable::Panicked(supervisor::message(&*panic))))?
-            .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
+    let event = E::decode(envelope.version, envelope.codec, envelope.payload)
+        .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
     Ok(Decoded { at: envelope.recorded(record.offset), event })
+}
+
+/// As [`decode`], where the decoder, which may be the user's own code, may panic.
+pub(crate) fn decode_caught<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Problem> {
+    catch_unwind(AssertUnwindSafe(|| decode(record))).unwrap_or_else(|panic| Err(Problem::panicked(&*panic)))
+}
+
+impl Problem {
+    /// A panic of a decoder is about its record, and must not end the family's tail.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        Self::Undecodable(Undecodable::Panicked(supervisor::message(panic)))
+    }
 }
 
 impl<E> Decoded<E> {

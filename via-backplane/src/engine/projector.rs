@@ -3,14 +3,19 @@
 //! It takes a batch, folds it run by run (a run is one key's adjacent records), publishes, and wakes readers once.
 //! Handlers are synchronous; only [`Projector::tail`] awaits.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use super::{
     Core,
-    decode::{Decoded, Problem, Undecodable, decode, identity},
+    decode::{Decoded, Problem, Undecodable, decode, decode_caught, identity},
     family::{Family, Recent},
     keys::Keys,
     metrics::OfTail,
@@ -48,6 +53,8 @@ pub(super) struct Projector<E, S> {
     generation: u64,
     waiting_records: usize,
     jobs: FuturesUnordered<BoxFuture<'static, Job<S>>>,
+    /// The slot of the record that is being decoded, by code that may be the user's.
+    decoding: Option<usize>,
     /// Buffers that are reused from batch to batch.
     events: Vec<Decoded<E>>,
     identities: Vec<(Offset, RecordId)>,
@@ -93,6 +100,7 @@ where
             generation: 0,
             waiting_records: 0,
             jobs: FuturesUnordered::new(),
+            decoding: None,
             events: Vec::new(),
             identities: Vec::new(),
             core,
@@ -260,14 +268,45 @@ where
         }
         let mut run: Option<OpenRun> = None;
         let folded = self.cursor.offset;
-        for (slot, record) in batch.slots().filter(|(_, record)| record.offset > folded) {
-            self.take_record(batch, &mut run, slot, &record);
+        let mut records = batch.slots().filter(|(_, record)| record.offset > folded);
+        while let Err(panic) = self.take_records(batch, &mut run, &mut records) {
+            self.skip_panicked(batch, run.take(), &*panic);
         }
         self.close(batch, run);
         self.advance(batch);
         self.publish();
         self.announce();
         Ok(())
+    }
+
+    /// Takes records until there are no more, or a decoder panics.
+    ///
+    /// Caught here and not around each decoder, which would cost as much as decoding.
+    fn take_records<'a>(
+        &mut self,
+        batch: &Batch,
+        run: &mut Option<OpenRun>,
+        records: &mut impl Iterator<Item = (usize, Stored<'a>)>,
+    ) -> std::thread::Result<()> {
+        catch_unwind(AssertUnwindSafe(|| {
+            for (slot, record) in records {
+                self.take_record(batch, run, slot, &record);
+            }
+        }))
+    }
+
+    /// Skips the record whose decoder panicked, and folds what came before it.
+    fn skip_panicked(&mut self, batch: &Batch, run: Option<OpenRun>, panic: &(dyn Any + Send)) {
+        let decoding = self.decoding.take();
+        // Nothing of the projector is half done while it decodes; any other panic is its end.
+        let decoding = decoding.expect("only decoders panic outside of a fold");
+        self.close(batch, run);
+        let mut rest = batch.slots().skip_while(|(slot, _)| *slot != decoding);
+        let (_, record) = rest.next().expect("the record that was being decoded is in the batch");
+        let family = &self.family;
+        let key = self.keys.find_or_insert(record.key, || Copies::new(family.projection(record.key)));
+        self.meet_problem(key, &record, Problem::panicked(panic));
+        self.identities.push((record.offset, identity(&record)));
     }
 
     fn take_record(&mut self, batch: &Batch, run: &mut Option<OpenRun>, slot: usize, record: &Stored<'_>) {
@@ -279,7 +318,10 @@ where
                 self.keys.find_or_insert(record.key, || Copies::new(family.projection(record.key)))
             }
         };
-        let identity = match decode::<E>(record) {
+        self.decoding = Some(slot);
+        let decoded = decode::<E>(record);
+        self.decoding = None;
+        let identity = match decoded {
             // A halted key folds nothing; its records still count as seen by the family.
             Ok(decoded) if self.keys.is_halted(key) => decoded.id(),
             Ok(decoded) => {
@@ -509,7 +551,7 @@ where
         };
         let Some(last) = page.iter().last() else { return (value.state, value.key_head) };
         after = last.offset;
-        let events = page.iter().filter_map(|record| decode::<E>(&record).ok());
+        let events = page.iter().filter_map(|record| decode_caught::<E>(&record).ok());
         if let Err(panicked) = fold_all(&mut value, events) {
             // These records folded well a moment ago, so this fold is not deterministic. Serving the value that the
             // panic tore would be worse than serving an old one.

@@ -157,6 +157,7 @@ impl<'de> Deserialize<'de> for Picky {
 
 impl Fold<Vec<u8>> for Picky {
     fn fold(self, numbers: &mut Vec<u8>, _at: &Recorded) {
+        assert!(self.0 != 66, "a fold that panics");
         numbers.push(self.0);
     }
 }
@@ -170,6 +171,12 @@ async fn a_decoder_that_panics_makes_an_undecodable_record_and_no_more() {
     assert_eq!(*numbers.loaded().await, [1, 2]);
     let skipped: Vec<_> = numbers.undecodable().into_iter().map(|(_, offset)| offset.0).collect();
     assert_eq!(skipped, [last.cursor.offset.0 - 1]);
+    // Nor does it disturb a value that is caught up with, or folded anew.
+    let held = numbers.loaded().await;
+    let last = numbers.append_batch([13, 3, 13, 13, 4, 66].map(Picky)).await.expect("memory takes it");
+    assert_eq!(numbers.wait_for(&last, PATIENCE).await, Waited::Halted);
+    until(&numbers, |numbers| *numbers == [1, 2, 3, 4]).await;
+    assert_eq!((&*held, numbers.undecodable().len()), (&vec![1, 2], 4));
     stop(&engine).await;
 }
 

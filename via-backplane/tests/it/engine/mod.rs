@@ -88,7 +88,7 @@ async fn note(notes: &Events<Noted, Notes>, text: &str) {
 }
 
 /// Waits until the value is as `wanted` says.
-async fn until<S>(state: &Events<Noted, S>, wanted: impl Fn(&S) -> bool) {
+async fn until<E, S>(state: &Events<E, S>, wanted: impl Fn(&S) -> bool) {
     let mut changes = state.changes();
     let reached = async {
         while !state.read().is_some_and(|view| wanted(&view)) {
