@@ -114,9 +114,9 @@ fn a_signal_ends_it_cleanly_with_a_stream_open() {
     assert!(killed.success());
     let mut rest = String::new();
     stream.read_to_string(&mut rest).expect("the stream ends");
-    assert!(rest.contains("retry: 1000"), "it says to come back: {rest}");
     let status = chat.process.wait().expect("it ends");
     assert!(status.success(), "{status}");
+    assert!(rest.contains("retry: 1000"), "it says to come back: {rest}");
 }
 
 #[test]

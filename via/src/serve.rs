@@ -45,12 +45,17 @@ impl App {
             self.transport = Transport::Loopback;
         }
         let running = self.start().await?;
+        // Listened for before anybody can know that the app is there: a signal must find it ready to stop.
+        let signals = Signals::listen()?;
         announce(addr);
 
         let router = running.router().fallback(|| async { StatusCode::NOT_FOUND });
+        let stopping = running.engine().supervisor().stopping();
         tokio::select! {
             never = listener::accept(&listener, &router, running.engine().supervisor()) => match never {},
-            () = stop_requested(&running) => {}
+            () = signals.received() => {}
+            // A background task had to stop the app.
+            () = stopping.cancelled() => {}
         }
         // Nobody new comes in while those inside finish.
         drop(listener);
@@ -80,38 +85,44 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-/// Resolves on SIGINT, on SIGTERM, and when a background task had to stop the app.
-async fn stop_requested(running: &crate::Running) {
-    let stopping = running.engine().supervisor().stopping();
-    tokio::select! {
-        () = interrupted() => {}
-        () = terminated() => {}
-        () = stopping.cancelled() => {}
-    }
-}
-
-async fn interrupted() {
-    if let Err(error) = tokio::signal::ctrl_c().await {
-        tracing::warn!(%error, "SIGINT cannot be listened for");
-        std::future::pending::<()>().await;
-    }
+/// What a person or an orchestrator stops the app with.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signals) => drop(signals.recv().await),
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM cannot be listened for");
-            std::future::pending::<()>().await;
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn received(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }
 
+/// What a person stops the app with.
 #[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending::<()>().await;
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn received(self) {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::warn!(%error, "SIGINT cannot be listened for");
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 #[cfg(test)]
