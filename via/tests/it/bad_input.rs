@@ -288,8 +288,8 @@ impl Log {
 async fn a_failure_and_a_panic_are_generic_to_the_browser_and_whole_in_the_log() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    // For the whole process: one for this thread alone may miss what another test's thread was the first to log.
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
     let app = app().await;
     let (tab, bystander) = (Tab::open(&app.router(), "/form").await, Tab::open(&app.router(), "/form").await);
     for (act, detail) in [(FAIL, "the secret detail"), (PANIC, "the panic's detail")] {
