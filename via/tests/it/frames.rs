@@ -1,6 +1,9 @@
 //! What tabs see: frames over the stream, rendered when something changed and shared by all that may.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use crate::support::Tab;
 use futures_util::future::join_all;
@@ -195,6 +198,26 @@ async fn a_burst_reaches_a_slow_tab_as_its_end() {
 }
 
 #[tokio::test]
+async fn a_burst_renders_no_more_often_than_a_screen_shows() {
+    let _alone = COUNTING.lock().await;
+    let app = app(&InMemory::new()).await;
+    let tab = Tab::open(&app.router(), "/").await;
+    let mut events = tab.follow().await;
+    let (before, started) = (RENDERS.load(Ordering::SeqCst), Instant::now());
+    let reading = async { while !events.frame().await.contains("total 300.") {} };
+    let clicking = async {
+        for _ in 0..300 {
+            assert!(tab.click(UP).await.is(200, "ok"));
+        }
+    };
+    tokio::join!(reading, clicking);
+    let renders = RENDERS.load(Ordering::SeqCst) - before;
+    // The first may come at once, and the last one's gap need not be over.
+    let most = started.elapsed().as_millis() / 16 + 2;
+    assert!(renders as u128 <= most, "{renders} renders where {most} fit");
+}
+
+#[tokio::test]
 async fn parameters_have_frames_of_their_own() {
     let _alone = COUNTING.lock().await;
     let app = app(&InMemory::new()).await;
@@ -255,7 +278,12 @@ async fn a_stop_ends_streams_with_a_hint_and_what_comes_after_goes_on() {
     assert!(tab.click(UP).await.is(200, "ok"));
     let mut events = tab.follow().await;
     assert!(events.frame().await.contains("total 1."));
+    let asked = Instant::now();
     before.shutdown().await.expect("a clean stop");
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "no stream is waited for until the grace period is over"
+    );
     assert_eq!(events.next().await.as_deref(), Some("retry: 1000"));
     assert_eq!(events.next().await, None);
     assert_eq!(before.engine().supervisor().tasks(), 0, "{:?}", before.engine().supervisor().names());
