@@ -5,10 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::Tab;
+use crate::support::{Tab, answer};
 use futures_util::future::join_all;
 use maud::html;
 use via::prelude::*;
+use via_backplane::{Backplane as _, Envelope, Family, Offset, ReadRange, Selector, TraceContext};
 use via_inmem::InMemory;
 
 #[derive(Clone, Serialize, Deserialize, Event)]
@@ -345,4 +346,35 @@ async fn a_decision_takes_what_is_there_and_refuses_in_its_own_words() {
     assert_eq!(refused.body["notice"], "Nothing left.");
     assert!([one, two].iter().any(|answer| answer.is(200, "ok")));
     events.until("total 0.").await;
+}
+
+/// The trace of the newest record of the total.
+async fn newest_trace(backplane: &InMemory) -> TraceContext {
+    let selector = Selector::Family(Family::new("total").expect("a valid name"));
+    let head = backplane.log().head(&selector).await.expect("a head").offset;
+    let range = ReadRange { after: Offset::BEGIN, up_to: head, limit: 100 };
+    let batch = backplane.log().read(&selector, range).await.expect("the records");
+    let newest = batch.iter().last().expect("a record");
+    Envelope::decode(newest.bytes).expect("an envelope").trace.expect("every click has a trace")
+}
+
+#[tokio::test]
+async fn what_a_click_appends_carries_its_trace() {
+    const SENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let _alone = COUNTING.lock().await;
+    let backplane = InMemory::new();
+    let app = app(&backplane).await;
+    let tab = Tab::open(&app.router(), "/").await;
+    let traced = |tab: &Tab| tab.action(&tab.token(0)).header("traceparent", SENT);
+
+    assert!(answer(&app.router(), traced(&tab), "{}").await.is(200, "ok"));
+    assert_eq!(newest_trace(&backplane).await.to_string(), SENT, "an append");
+    assert!(tab.click(UP).await.is(200, "ok"));
+    let own = newest_trace(&backplane).await;
+    assert!(tab.click(UP).await.is(200, "ok"));
+    assert_ne!(newest_trace(&backplane).await.trace_id, own.trace_id, "a click without a trace starts one");
+
+    let strict = Tab::open(&app.router(), "/strict").await;
+    assert!(answer(&app.router(), traced(&strict), "{}").await.is(200, "ok"));
+    assert_eq!(newest_trace(&backplane).await.to_string(), SENT, "a decision");
 }
