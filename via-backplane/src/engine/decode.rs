@@ -1,5 +1,8 @@
 //! From a stored record to the event a fold takes, or to what is wrong with it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::supervisor;
 use crate::{
     DecodeError, Event, RecordId, Recorded, Stored,
     envelope::{self, Envelope, EnvelopeError},
@@ -28,6 +31,8 @@ pub(crate) enum Undecodable {
     Envelope(#[source] EnvelopeError),
     #[error("the payload does not decode")]
     Payload(#[source] DecodeError),
+    #[error("decoding the payload panicked: {0}")]
+    Panicked(String),
 }
 
 pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Problem> {
@@ -39,8 +44,11 @@ pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Proble
     if envelope.version > E::VERSION {
         return Err(Problem::Newer { name: envelope.name.to_owned(), version: envelope.version });
     }
-    let event = E::decode(envelope.version, envelope.codec, envelope.payload)
-        .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
+    // A decoder may be the user's own code: its panic is about this record and must not end the family's tail.
+    let event =
+        catch_unwind(AssertUnwindSafe(|| E::decode(envelope.version, envelope.codec, envelope.payload)))
+            .map_err(|panic| Problem::Undecodable(Undecodable::Panicked(supervisor::message(&*panic))))?
+            .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
     Ok(Decoded { at: envelope.recorded(record.offset), event })
 }
 

@@ -190,7 +190,7 @@ impl<E, S> Events<E, S> {
             return Standing::Settled(Waited::Halted);
         }
         // Until the projector has been at the head, nothing is shown, and what is folded is not reached.
-        if !now.live || now.covered.offset < wanted.offset {
+        if !now.live || now.covered.offset < wanted.offset || self.projection.is_rebuilding() {
             return Standing::Behind;
         }
         match self.family.recent.lock().get(wanted.offset) {

@@ -10,7 +10,10 @@ use parking_lot::{Mutex, RwLock};
 use rapidhash::fast::RandomState;
 use tokio::sync::watch;
 
-use super::{metrics::OfFamily, projection::Projection};
+use super::{
+    metrics::OfFamily,
+    projection::{Halt, Projection},
+};
 use crate::{Cursor, Epoch, Key, Offset, RecordId, Stored};
 
 /// How many records a pod remembers the identity of, to answer whether a position was reached without asking the log.
@@ -35,6 +38,8 @@ struct Instances<S> {
     by_key: HashMap<Key, Arc<Projection<S>>, RandomState>,
     /// Sweep when there are this many.
     sweep_at: usize,
+    /// Why no key folds any further, those included that nobody has asked for yet.
+    halt: Option<Halt>,
 }
 
 /// Where a family's projector stands, for those who wait.
@@ -59,7 +64,11 @@ impl<E, S> Family<E, S> {
             recent: Mutex::default(),
             undecodable: Mutex::default(),
             metrics: OfFamily::new(&name),
-            instances: RwLock::new(Instances { by_key: HashMap::default(), sweep_at: VACANT_INSTANCES }),
+            instances: RwLock::new(Instances {
+                by_key: HashMap::default(),
+                sweep_at: VACANT_INSTANCES,
+                halt: None,
+            }),
             event: PhantomData,
             name,
         }
@@ -81,6 +90,13 @@ impl<E, S> Family<E, S> {
         projections.iter().for_each(|projection| projection.wake());
     }
 
+    /// Halts every key that is not halted yet, and those still to come; answers how many it halted.
+    pub(super) fn halt_every_key(&self, halt: &Halt) -> usize {
+        let mut instances = self.instances.write();
+        instances.halt = Some(halt.clone());
+        instances.by_key.values().filter(|projection| projection.halt_unless_halted(halt)).count()
+    }
+
     /// Every projection, in no order.
     pub(super) fn projections(&self) -> Vec<Arc<Projection<S>>> {
         self.instances.read().by_key.values().cloned().collect()
@@ -95,11 +111,19 @@ impl<E, S: Default> Family<E, S> {
         }
         let mut instances = self.instances.write();
         if instances.by_key.len() >= instances.sweep_at {
-            // A projection without a record and without a handle is the same as none.
-            instances.by_key.retain(|_, projection| Arc::strong_count(projection) > 1);
+            // A projection without a record, a handle, or anybody who waits for a change is the same as none.
+            let is_in_use = |projection: &Arc<Projection<S>>| {
+                Arc::strong_count(projection) > 1 || projection.is_watched()
+            };
+            instances.by_key.retain(|_, projection| is_in_use(projection));
             instances.sweep_at = instances.by_key.len() * 2 + VACANT_INSTANCES;
         }
-        instances.by_key.entry(key.clone()).or_insert_with(|| Arc::new(Projection::new(key.clone()))).clone()
+        if let Some(projection) = instances.by_key.get(key) {
+            return projection.clone();
+        }
+        let projection = Arc::new(Projection::new(key.clone(), instances.halt.clone()));
+        instances.by_key.insert(key.clone(), projection.clone());
+        projection
     }
 }
 
@@ -140,7 +164,24 @@ impl Skipped {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[test]
+    fn an_instance_is_forgotten_only_when_nobody_holds_or_watches_it() {
+        let family = Family::<(), u32>::new(crate::Family::new("rooms").expect("a valid name"));
+        let room = |n: usize| Key::instance(&family.name, n.to_string()).expect("a valid name");
+        let held = family.projection(&room(0));
+        let mut watched = family.projection(&room(1)).changes();
+        for n in 2..3 * VACANT_INSTANCES {
+            family.projection(&room(n));
+        }
+        assert!(family.projections().len() <= VACANT_INSTANCES + 2, "vacant instances are not kept");
+        assert!(Arc::ptr_eq(&held, &family.projection(&room(0))));
+        family.projection(&room(1)).wake();
+        assert_eq!(watched.changed().now_or_never(), Some(true), "who watches an instance hears of it");
+    }
 
     #[test]
     fn recent_keeps_the_last_records_and_finds_them() {

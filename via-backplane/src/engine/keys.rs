@@ -30,10 +30,6 @@ impl<S> Default for Keys<S> {
 }
 
 impl<S> Keys<S> {
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     pub(super) fn is(&self, index: usize, key: &Key) -> bool {
         self.entries[index].key == *key
     }

@@ -141,7 +141,7 @@ impl Builder {
     }
 
     /// Starts the engine. Must be called within a tokio runtime.
-    #[must_use = "the engine stops when every handle is dropped"]
+    #[must_use = "the engine runs until it is shut down"]
     pub fn start(self) -> Engine {
         metrics::describe();
         let core = Core(Arc::new(Inner {
@@ -159,7 +159,7 @@ impl Builder {
 
 impl Engine {
     /// An engine with the operating system's clock and entropy. Must be called within a tokio runtime.
-    #[must_use = "the engine stops when it is shut down"]
+    #[must_use = "the engine runs until it is shut down"]
     pub fn start(backplane: Arc<dyn Backplane>) -> Self {
         Self::builder(backplane).start()
     }

@@ -167,15 +167,18 @@ pub(crate) struct Projection<S> {
 struct Slot<S> {
     /// `None` only while a value that a panic tore is being rebuilt.
     value: Option<Arc<Published<S>>>,
+    /// A value is being folded anew, up to the record before a halt; what is shown until then may be older.
+    is_rebuilding: bool,
     halt: Option<Halt>,
 }
 
 impl<S: Default> Projection<S> {
-    pub(crate) fn new(key: Key) -> Self {
+    /// At the beginning; halted from the start if the whole family is.
+    pub(crate) fn new(key: Key, halt: Option<Halt>) -> Self {
         let value = Published { state: S::default(), version: 0, key_head: Offset::BEGIN };
         Self {
             key,
-            slot: Mutex::new(Slot { value: Some(Arc::new(value)), halt: None }),
+            slot: Mutex::new(Slot { value: Some(Arc::new(value)), is_rebuilding: false, halt }),
             version: watch::Sender::new(0),
             deciding: tokio::sync::Mutex::new(()),
         }
@@ -188,12 +191,35 @@ impl<S> Projection<S> {
         self.slot.lock().value.clone().map(View)
     }
 
+    /// Whether readers do not see yet what was folded before a panic.
+    pub(crate) fn is_rebuilding(&self) -> bool {
+        let slot = self.slot.lock();
+        slot.is_rebuilding || slot.value.is_none()
+    }
+
     pub(crate) fn halted(&self) -> Option<Halt> {
         self.slot.lock().halt.clone()
     }
 
+    /// Folds no further, and says so to those who wait; `false` if it was halted already, which stays the reason.
+    pub(crate) fn halt_unless_halted(&self, halt: &Halt) -> bool {
+        let mut slot = self.slot.lock();
+        let halts = slot.halt.is_none();
+        if halts {
+            slot.halt = Some(halt.clone());
+            drop(slot);
+            self.wake();
+        }
+        halts
+    }
+
     pub(crate) fn changes(&self) -> Changes {
         Changes::new(Arc::from(format!("events {}", self.key)), self.version.subscribe())
+    }
+
+    /// Whether somebody may wait for a change without holding a handle.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.version.receiver_count() > 0
     }
 
     /// Wakes those who wait for a value that is not shown yet.
@@ -409,7 +435,13 @@ impl<S> Copies<S> {
         self.version += 1;
         let mut slot = self.shared.slot.lock();
         slot.value = Some(Arc::new(Published { state, version: self.version, key_head }));
+        slot.is_rebuilding = false;
         slot.halt = halt;
+    }
+
+    /// The value is about to be folded anew.
+    pub(crate) fn begin_rebuilding(&self) {
+        self.shared.slot.lock().is_rebuilding = true;
     }
 
     /// Tells readers that there is something new.

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::Instant;
 
 use super::{
     Core,
@@ -16,6 +17,7 @@ use super::{
     momentum::Momentum,
     projection::{Copies, Folded, Halt, HaltReason, Panicked, Published, Run, fold_all},
     retry::Delays,
+    supervisor::JobError,
 };
 use crate::{
     BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, Head, Hole, Key, Offset, ReadRange,
@@ -25,6 +27,8 @@ use crate::{
 
 /// Records that may wait for a fresh copy of a state; beyond that, the projector takes no more from the log.
 const MAX_WAITING_RECORDS: usize = 16_384;
+/// The most a tail waits before it is opened again, jitter aside.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// Records per page when a value is folded anew.
 const REBUILD_PAGE: usize = 1_024;
 
@@ -99,26 +103,39 @@ where
     /// Tails for as long as the engine lives.
     pub(super) async fn run(mut self) -> Result<(), BoxError> {
         let tail = OfTail::new(self.family.name.as_str());
-        let mut delays =
-            Delays::new(Duration::from_millis(10), Duration::from_secs(5), self.core.ambient.seed());
+        let mut delays = Delays::new(Duration::from_millis(10), LONGEST_DELAY, self.core.ambient.seed());
         loop {
-            let before = self.cursor;
+            let (before, opened) = (self.cursor, Instant::now());
             let ended = self.tail(&tail).await;
             tail.up.set(0.0);
             tail.reconnects.increment(1);
-            if self.cursor != before {
+            if self.cursor.offset > before.offset || opened.elapsed() > LONGEST_DELAY {
                 delays.reset();
             }
             match ended {
-                Ended::Changed => self.start_over(),
+                Ended::Changed => {
+                    self.start_over();
+                    if before.offset == Offset::BEGIN {
+                        // Nothing was folded since the last time: a head that lags behind the records says so for a while.
+                        delays.wait().await;
+                    }
+                }
                 Ended::Failed(error) if error.kind() == ErrorKind::Closed => return Ok(()),
                 Ended::Failed(error) => {
                     tracing::warn!(family = %self.family.name, %error, "the tail was interrupted");
                     delays.wait().await;
                 }
-                Ended::Lost => std::future::pending().await,
+                Ended::Lost => return self.rest().await,
             }
         }
+    }
+
+    /// Folds no more; what was begun for values that are still served is finished.
+    async fn rest(mut self) -> Result<(), BoxError> {
+        while let Some(job) = self.jobs.next().await {
+            self.finish(job);
+        }
+        std::future::pending().await
     }
 
     async fn tail(&mut self, tail: &OfTail) -> Ended {
@@ -225,11 +242,11 @@ where
             return Ok(());
         }
         tracing::error!(family = %self.family.name, offset = %self.cursor.offset, "a folded record is gone from the log");
-        for key in 0..self.keys.len() {
-            self.halt(key, Halt { at: self.cursor.offset, reason: HaltReason::Lost });
-        }
-        self.family.metrics.gap_halt.increment(self.keys.len() as u64);
-        self.announce();
+        let halt = Halt { at: self.cursor.offset, reason: HaltReason::Lost };
+        let halted = self.family.halt_every_key(&halt);
+        self.family.metrics.halted(&halt.reason).increment(halted as f64);
+        self.family.metrics.gap_halt.increment(halted as u64);
+        self.publish();
         Err(Ended::Lost)
     }
 
@@ -337,8 +354,12 @@ where
         self.family.metrics.copies.increment(1);
         let (core, family) = (self.core.clone(), self.family.name.clone());
         self.jobs.push(Box::pin(async move {
-            let copy = core.copy(format!("copy {family}"), move || Published::clone(&held)).await;
-            Job::Copied { key, copy: copy.map_err(|error| error.to_string()) }
+            match core.copy(format!("copy {family}"), move || Published::clone(&held)).await {
+                Ok(copy) => Job::Copied { key, copy: Ok(copy) },
+                Err(JobError::Panicked(message)) => Job::Copied { key, copy: Err(message) },
+                // The engine stops, and this projector with it: nothing is wrong with the state.
+                Err(JobError::Stopped) => std::future::pending().await,
+            }
         }));
     }
 
@@ -346,6 +367,7 @@ where
     fn undo(&mut self, key: usize, panicked: Panicked) {
         let Panicked { at, message } = panicked;
         let halt = Halt { at, reason: HaltReason::Panicked { message } };
+        self.keys.copies(key).begin_rebuilding();
         self.halt(key, halt.clone());
         let projection = self.keys.copies(key).shared.key.clone();
         let core = self.core.clone();

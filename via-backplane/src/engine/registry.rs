@@ -119,6 +119,9 @@ impl Registry {
                 found.state.clone().as_any().downcast().map_err(|_| found.differs::<(E, S)>(name, place))?;
             return Ok((family, false));
         }
+        if let Some(cell) = declared.cells.get(name) {
+            return Err(cell.differs::<(E, S)>(name, place));
+        }
         let key = crate::Family::new(name).map_err(|source| invalid(name, place, source))?;
         let family = Arc::new(Family::<E, S>::new(key));
         let declaration = Declaration { place, type_name: type_name::<(E, S)>(), state: family.clone() as _ };
@@ -139,6 +142,9 @@ impl Registry {
         if let Some(found) = declared.cells.get(name) {
             let local = found.state.clone().downcast().map_err(|_| found.differs::<T>(name, place))?;
             return Ok((local, false));
+        }
+        if let Some(family) = declared.families.get(name) {
+            return Err(family.differs::<T>(name, place));
         }
         let key = CellKey::new(["app", name]).map_err(|source| invalid(name, place, source))?;
         let local = Arc::new(Local::<T>::new(key));

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use via_backplane::{Event, Events, Fold, Recorded, View, Waited};
+use via_backplane::{Event, Events, Fold, HaltReason, Recorded, Status, View, Waited};
 use via_inmem::InMemory;
 
-use super::{PATIENCE, note, notes, start, stop};
+use super::{PATIENCE, measures::Meter, note, notes, start, stop};
 
 /// Clones of every [`Counted`] in this process.
 static CLONES: AtomicUsize = AtomicUsize::new(0);
@@ -128,4 +128,97 @@ proptest! {
             stop(&engine).await;
         });
     }
+}
+
+/// A state that cannot be copied once it holds a 13.
+#[derive(Default, Debug)]
+struct Sealed(Vec<u64>);
+
+impl Clone for Sealed {
+    fn clone(&self) -> Self {
+        assert!(!self.0.contains(&13), "not to be copied");
+        Self(self.0.clone())
+    }
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(name = "test.sealed")]
+struct Seal(u64);
+
+impl Fold<Sealed> for Seal {
+    fn fold(self, sealed: &mut Sealed, _at: &Recorded) {
+        sealed.0.push(self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_state_whose_clone_panics_halts_its_key_and_no_other() {
+    let engine = start(&InMemory::new());
+    let sealed = engine.events::<Seal, Sealed>("sealed").expect("a valid declaration");
+    let sibling = sealed.instance("sibling").expect("a valid name");
+    let append = |to: &Events<Seal, Sealed>, number| {
+        let to = to.clone();
+        async move { to.append(Seal(number)).await.expect("memory takes every append") }
+    };
+    let folded = append(&sealed, 13).await;
+    assert_eq!(sealed.wait_for(&folded, PATIENCE).await, Waited::Reached);
+    let held = sealed.loaded().await;
+    let halted = append(&sealed, 14).await;
+    assert_eq!(sealed.wait_for(&halted, PATIENCE).await, Waited::Halted);
+    let Status::Halted(halt) = sealed.status() else { panic!("{:?}", sealed.status()) };
+    assert_eq!(halt.at, halted.cursor.offset);
+    assert!(
+        matches!(&halt.reason, HaltReason::Panicked { message } if message.contains("not to be copied")),
+        "{halt:?}"
+    );
+    assert_eq!(sealed.wait_for(&folded, PATIENCE).await, Waited::Reached);
+    assert_eq!((&held.0, &sealed.loaded().await.0), (&vec![13], &vec![13]), "the last good value is served");
+    for number in [13, 14] {
+        let position = append(&sibling, number).await;
+        assert_eq!(sibling.wait_for(&position, PATIENCE).await, Waited::Reached);
+    }
+    assert_eq!(sibling.loaded().await.0, [13, 14]);
+    stop(&engine).await;
+}
+
+/// Makes two copies, lets one of them lag behind what `batches` append, and makes readers hold again.
+async fn a_spare_that_lags(event: impl Fn() -> super::Noted, batches: usize, size: usize) {
+    let meter = Meter::default();
+    let _here = metrics::set_default_local_recorder(&meter);
+    let engine = start(&InMemory::new());
+    let notes = notes(&engine);
+    let held = notes.loaded().await;
+    note(&notes, "the first copy is held").await;
+    drop(held);
+    let mut wanted = 1;
+    for _ in 0..batches {
+        let batch = std::iter::repeat_with(&event).take(size);
+        let position = notes.append_batch(batch).await.expect("memory takes every append");
+        assert_eq!(notes.wait_for(&position, PATIENCE).await, Waited::Reached);
+        wanted += size;
+    }
+    let mut held = Vec::new();
+    for round in 0..4 {
+        held.push((wanted, notes.loaded().await));
+        note(&notes, &format!("round {round}")).await;
+        wanted += 1;
+        assert_eq!(notes.loaded().await.len(), wanted);
+    }
+    for (len, view) in held {
+        assert_eq!(view.len(), len, "a held value changed");
+    }
+    let copies = meter.count("via_fold_copies_total{family=notes}");
+    assert_eq!(copies, 1 + 4, "the spare was not kept, so the first of the four readers needs a copy, too");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_spare_that_lags_by_too_many_records_is_given_up_and_replaced() {
+    a_spare_that_lags(|| super::noted("x"), 20, 1_000).await;
+}
+
+#[tokio::test]
+async fn a_spare_that_lags_by_too_many_bytes_is_given_up_and_replaced() {
+    let text = "x".repeat(100_000);
+    a_spare_that_lags(|| super::noted(&text), 10, 10).await;
 }

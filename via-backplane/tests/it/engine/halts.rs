@@ -1,6 +1,12 @@
 //! What stops a key, and what does not.
 
-use via_backplane::{Backplane, HaltReason, Status, Waited};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use via_backplane::{
+    AppendOptions, Backplane, Engine, Event, Events, Fold, HaltReason, Recorded, Status, Waited,
+    fault::{Faulty, Kind, Link, Plan},
+};
 use via_inmem::InMemory;
 
 use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until};
@@ -44,6 +50,35 @@ async fn a_panic_within_a_batch_keeps_what_came_before_it() {
     until(&notes, |notes| *notes == ["one", "two"]).await;
     assert_eq!(held.len(), 0, "a value that was held before the panic is still what it was");
     stop(&engine).await;
+}
+
+/// Reading the log takes its time, so that what is undone is not rebuilt at once.
+fn start_far_away() -> Engine {
+    let plan = Plan::seeded(1).odds(Kind::Delay, 1.0);
+    Engine::start(Arc::new(Faulty::new(Arc::new(InMemory::new()), plan, &Link::new())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_folded_before_a_panic_is_reached_only_once_it_is_read() {
+    for readers in 0..3 {
+        let engine = start_far_away();
+        let notes = notes(&engine);
+        // No reader: folded in place. One: into the second copy. Two: the batch waits for a third one.
+        let mut held = Vec::new();
+        for text in ["first", "second"].into_iter().take(readers) {
+            held.push(notes.loaded().await);
+            note(&notes, text).await;
+        }
+        held.push(notes.loaded().await);
+        held.drain(..usize::from(readers == 0));
+        let batch = ["good", "panic"].map(|text| (notes.clone(), noted(text)));
+        let positions = Events::append_across(batch, AppendOptions::default()).await.expect("it is delayed");
+        assert_eq!(notes.wait_for(&positions[0], PATIENCE).await, Waited::Reached);
+        let last = notes.read().and_then(|notes| notes.last().cloned());
+        assert_eq!(last.as_deref(), Some("good"), "what is reached is read ({readers} held)");
+        assert_eq!(notes.wait_for(&positions[1], PATIENCE).await, Waited::Halted);
+        stop(&engine).await;
+    }
 }
 
 #[tokio::test]
@@ -104,6 +139,37 @@ async fn undecodable_records_are_skipped_and_listed() {
     assert_eq!(notes.status(), Status::Live);
     let skipped: Vec<_> = notes.undecodable().into_iter().map(|(_, offset)| offset).collect();
     assert_eq!(skipped, [garbage, empty, payload, no_upcaster]);
+    stop(&engine).await;
+}
+
+#[derive(Serialize, Event)]
+#[event(name = "test.picky")]
+struct Picky(u8);
+
+/// A decoder of the user's own, with a mistake in it.
+impl<'de> Deserialize<'de> for Picky {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(from)?;
+        assert!(number != 13, "thirteen");
+        Ok(Self(number))
+    }
+}
+
+impl Fold<Vec<u8>> for Picky {
+    fn fold(self, numbers: &mut Vec<u8>, _at: &Recorded) {
+        numbers.push(self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_decoder_that_panics_makes_an_undecodable_record_and_no_more() {
+    let engine = start(&InMemory::new());
+    let numbers = engine.events::<Picky, Vec<u8>>("numbers").expect("a valid declaration");
+    let last = numbers.append_batch([1, 13, 2].map(Picky)).await.expect("memory takes every append");
+    assert_eq!(numbers.wait_for(&last, PATIENCE).await, Waited::Reached);
+    assert_eq!(*numbers.loaded().await, [1, 2]);
+    let skipped: Vec<_> = numbers.undecodable().into_iter().map(|(_, offset)| offset.0).collect();
+    assert_eq!(skipped, [last.cursor.offset.0 - 1]);
     stop(&engine).await;
 }
 

@@ -5,6 +5,8 @@ mod cells;
 mod copies;
 mod decisions;
 mod halts;
+mod losses;
+mod measures;
 mod positions;
 mod registration;
 mod replaced_logs;

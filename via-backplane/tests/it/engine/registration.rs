@@ -42,6 +42,14 @@ async fn one_key_with_two_types_names_both_places() {
     engine.cell_at::<u32>("n", "app::Left.n").expect("the first");
     let error = engine.cell_at::<u64>("n", "app::Right.n").expect_err("another type");
     assert!(error.to_string().contains("app::Right.n"), "{error}");
+    // A cell and a log of one name are two types of one key, too.
+    for error in [
+        engine.cell_at::<u32>("notes", "app::Right.notes").expect_err("it is a log"),
+        engine.events_at::<Noted, Notes>("n", "app::Right.n").expect_err("it is a cell"),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("app::Left.") && text.contains("app::Right."), "{text}");
+    }
     stop(&engine).await;
 }
 
