@@ -24,6 +24,7 @@ use crate::{
     signal::Signals,
     site::Site,
     token::{BadToken, Params},
+    trace,
 };
 
 /// The header an action's token travels in.
@@ -89,7 +90,7 @@ async fn prepare(
     let body =
         timeout(ARRIVAL, read(body, headers, site.body_limit)).await.map_err(|_| Refusal::TooSlow)??;
     let signals = Signals::parse(&body).map_err(|_| Refusal::Malformed)?;
-    let cx = Arc::new(Cx::new(site.engine.clone(), signals));
+    let cx = Arc::new(Cx::new(site.engine.clone(), signals, trace::of(headers)));
     let act = page.component.clone().act(&verified, cx.clone())?;
     Ok((cx, act))
 }

@@ -2,7 +2,9 @@
 
 use std::{any::type_name, fmt};
 
-use via_backplane::{AppendFailed, DecideError, Event, Events, Fold, Position, View as Snapshot};
+use via_backplane::{
+    AppendFailed, AppendOptions, DecideError, DecideOptions, Event, Events, Fold, Position, View as Snapshot,
+};
 
 use crate::{
     Cx, Read, Result, View,
@@ -60,8 +62,8 @@ where
     ///
     /// # Cancel safety
     /// Dropping the future abandons the answer, not the append.
-    pub async fn append(&self, _cx: &Cx, event: E) -> Result<Position, AppendFailed> {
-        self.events.append(event).await
+    pub async fn append(&self, cx: &Cx, event: E) -> Result<Position, AppendFailed> {
+        self.events.append_with(event, AppendOptions::default().trace(cx.trace())).await
     }
 
     /// Appends what `decide` makes of the present value, only if nobody appended meanwhile; else it runs again.
@@ -75,11 +77,15 @@ where
     /// Dropping the future abandons the answer; a decision under way may still be committed.
     pub async fn decide(
         &self,
-        _cx: &Cx,
+        cx: &Cx,
         mut decide: impl FnMut(&S) -> Result<Vec<E>> + Send,
     ) -> Result<Option<Position>> {
         let mut refusals = Refusals::default();
-        let decided = self.events.decide(|state| decide(state).map_err(|error| refusals.keep(error))).await;
+        let options = DecideOptions::default().trace(cx.trace());
+        let decided = self
+            .events
+            .decide_with(options, |state| decide(state).map_err(|error| refusals.keep(error)))
+            .await;
         decided.map_err(|error| {
             let refused = matches!(error, DecideError::Rejected(Refused));
             refusals.restore(error, refused)

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use parking_lot::Mutex;
-use via_backplane::Engine;
+use via_backplane::{Engine, TraceContext};
 
 use crate::{Result, signal::Signals};
 
@@ -14,6 +14,7 @@ use crate::{Result, signal::Signals};
 pub struct Cx {
     engine: Engine,
     signals: Signals,
+    trace: TraceContext,
     effects: Mutex<Effects>,
 }
 
@@ -27,8 +28,8 @@ pub(crate) struct Effects {
 }
 
 impl Cx {
-    pub(crate) fn new(engine: Engine, signals: Signals) -> Self {
-        Self { engine, signals, effects: Mutex::default() }
+    pub(crate) fn new(engine: Engine, signals: Signals, trace: TraceContext) -> Self {
+        Self { engine, signals, trace, effects: Mutex::default() }
     }
 
     /// Shows a text to the person who acted. The last one counts.
@@ -53,6 +54,14 @@ impl Cx {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The trace this action belongs to: the request's `traceparent`, else a new one.
+    ///
+    /// What the action appends carries it.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        self.trace
     }
 
     pub(crate) fn signals(&self) -> &Signals {

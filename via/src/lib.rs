@@ -45,6 +45,7 @@ mod security;
 mod session;
 mod tab;
 mod token;
+mod trace;
 
 mod assets;
 mod metrics;

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use via_backplane::{Engine, Event, Fold, Recorded, Waited};
+use via_backplane::{DecideError, Engine, Event, Fold, Recorded, Waited};
 use via_inmem::InMemory;
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -56,7 +56,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for order in [one, two] {
         match order {
             Ok(_) => println!("an order was shipped"),
-            Err(refused) => println!("an order was refused: {refused:?}"),
+            Err(DecideError::Rejected(why)) => println!("an order was refused: {why}"),
+            Err(error) => return Err(error.into()),
         }
     }
     println!("left: {:?}", *stock.loaded().await);

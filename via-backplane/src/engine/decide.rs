@@ -10,12 +10,27 @@ use super::{
     projection::{Halt, View},
     retry::Delays,
 };
-use crate::{AppendId, BackendError, Event, Fold, Offset, Position, Retry, Selector};
+use crate::{AppendId, BackendError, Event, Fold, Offset, Position, Retry, Selector, TraceContext};
 
 /// Lost races after which a decision gives up.
 const MAX_ATTEMPTS: usize = 32;
 /// How long to wait until this pod has folded the record that won a race.
 const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// What a decision may carry besides its events.
+#[derive(Debug, Clone, Default)]
+#[must_use = "options do nothing by themselves"]
+pub struct DecideOptions {
+    trace: Option<TraceContext>,
+}
+
+impl DecideOptions {
+    /// Continues a trace, as [`AppendOptions::trace`] does.
+    pub fn trace(mut self, trace: TraceContext) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+}
 
 /// Why a decision appended nothing, or may have.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +99,21 @@ where
     /// Dropping the future abandons the answer; a decision under way may still be committed.
     pub async fn decide<R>(
         &self,
+        decide: impl FnMut(&S) -> Result<Vec<E>, R>,
+    ) -> Result<Option<Position>, DecideError<R>> {
+        self.decide_with(DecideOptions::default(), decide).await
+    }
+
+    /// As [`decide`](Self::decide), with a trace context.
+    ///
+    /// # Errors
+    /// As [`decide`](Self::decide).
+    ///
+    /// # Cancel safety
+    /// As [`decide`](Self::decide).
+    pub async fn decide_with<R>(
+        &self,
+        options: DecideOptions,
         mut decide: impl FnMut(&S) -> Result<Vec<E>, R>,
     ) -> Result<Option<Position>, DecideError<R>> {
         let _turn = self.projection.deciding.lock().await;
@@ -97,8 +127,11 @@ where
             }
             // With an id, an unknown outcome is resolved by repeating; the expectation keeps a late first
             // attempt and its repeat from both landing.
-            let options = AppendOptions::default().id(self.decision_id()).expect_head(view.key_head());
-            match self.append_batch_with(events, options).await {
+            let mut append = AppendOptions::default().id(self.decision_id()).expect_head(view.key_head());
+            if let Some(trace) = options.trace {
+                append = append.trace(trace);
+            }
+            match self.append_batch_with(events, append).await {
                 Ok(position) => return Ok(Some(position)),
                 Err(AppendFailed::Conflict { head, .. }) => {
                     drop(view);

@@ -30,7 +30,7 @@ pub use ambient::{Clock, Entropy};
 pub use append::{AppendFailed, AppendOptions};
 pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
-pub use decide::DecideError;
+pub use decide::{DecideError, DecideOptions};
 pub use events::{Events, Status, Waited};
 pub use projection::{Halt, HaltReason, View};
 pub use registry::RegisterError;

@@ -334,6 +334,56 @@ async fn two_apps_in_one_process_both_export_metrics() {
 }
 
 #[tokio::test]
+async fn every_metric_of_a_page_moves_with_what_it_names() {
+    #[derive(State)]
+    struct Frail {
+        broken: StateApp<bool>,
+    }
+    impl Component for Frail {
+        type Action = ();
+        async fn act(&self, cx: &Cx, (): ()) -> via::Result<()> {
+            self.broken.set(cx, true).await
+        }
+    }
+    impl Page for Frail {
+        fn view(&self, cx: &View) -> Html {
+            assert!(!*self.broken.read(cx), "broken");
+            html! { button data-on:click=(cx.on(self, ())) {} }
+        }
+    }
+    let app = start(App::new().page::<Switch>("/moves").page::<Frail>("/frail").with_prometheus()).await;
+    let (tab, frail) = (Tab::open(&app.router(), "/moves").await, Tab::open(&app.router(), "/frail").await);
+    let (mut events, mut notices) = (tab.follow().await, frail.follow().await);
+    assert!(tab.click(0).await.is(200, "ok"));
+    assert!(events.frame().await.contains("on: true"));
+    assert!(frail.click(0).await.is(200, "ok"));
+    notices.next().await.expect("a notice");
+    let page = text(get(&app.router(), "/metrics").await).await;
+    for line in [
+        "via_tab_documents_total{page=\"/moves\"} 1",
+        "via_tab_streams{page=\"/moves\"} 1",
+        "via_tab_streams_opened_total{page=\"/moves\"} 1",
+        "via_action_total{page=\"/moves\",outcome=\"ok\"} 1",
+        "via_action_seconds_count{page=\"/moves\"} 1",
+        "via_action_running{page=\"/moves\"} 0",
+        "via_frame_tasks{page=\"/moves\"} 1",
+        "via_frame_rendered_total{page=\"/moves\"} ",
+        "via_frame_render_seconds_count{page=\"/moves\"} ",
+        "via_frame_published_total{page=\"/moves\"} ",
+        "via_frame_bytes_count{page=\"/moves\"} ",
+        "via_frame_sent_total{page=\"/moves\"} 1",
+        "via_frame_failed_total{page=\"/frail\",reason=\"panicked\"} ",
+    ] {
+        let moved = page.lines().any(|it| it.starts_with(line) && !it.ends_with("} 0") || it == line);
+        assert!(moved, "{line} in {page}");
+    }
+    drop((events, notices));
+    while !text(get(&app.router(), "/metrics").await).await.contains("via_tab_streams{page=\"/moves\"} 0") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn a_head_request_has_no_body() {
     let app = start(App::new().page::<Switch>("/")).await;
     let head =

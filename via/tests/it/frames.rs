@@ -1,11 +1,15 @@
 //! What tabs see: frames over the stream, rendered when something changed and shared by all that may.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
-use crate::support::Tab;
+use crate::support::{Tab, answer};
 use futures_util::future::join_all;
 use maud::html;
 use via::prelude::*;
+use via_backplane::{Backplane as _, Envelope, Family, Offset, ReadRange, Selector, TraceContext};
 use via_inmem::InMemory;
 
 #[derive(Clone, Serialize, Deserialize, Event)]
@@ -195,6 +199,26 @@ async fn a_burst_reaches_a_slow_tab_as_its_end() {
 }
 
 #[tokio::test]
+async fn a_burst_renders_no_more_often_than_a_screen_shows() {
+    let _alone = COUNTING.lock().await;
+    let app = app(&InMemory::new()).await;
+    let tab = Tab::open(&app.router(), "/").await;
+    let mut events = tab.follow().await;
+    let (before, started) = (RENDERS.load(Ordering::SeqCst), Instant::now());
+    let reading = async { while !events.frame().await.contains("total 300.") {} };
+    let clicking = async {
+        for _ in 0..300 {
+            assert!(tab.click(UP).await.is(200, "ok"));
+        }
+    };
+    tokio::join!(reading, clicking);
+    let renders = RENDERS.load(Ordering::SeqCst) - before;
+    // The first may come at once, and the last one's gap need not be over.
+    let most = started.elapsed().as_millis() / 16 + 2;
+    assert!(renders as u128 <= most, "{renders} renders where {most} fit");
+}
+
+#[tokio::test]
 async fn parameters_have_frames_of_their_own() {
     let _alone = COUNTING.lock().await;
     let app = app(&InMemory::new()).await;
@@ -255,7 +279,12 @@ async fn a_stop_ends_streams_with_a_hint_and_what_comes_after_goes_on() {
     assert!(tab.click(UP).await.is(200, "ok"));
     let mut events = tab.follow().await;
     assert!(events.frame().await.contains("total 1."));
+    let asked = Instant::now();
     before.shutdown().await.expect("a clean stop");
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "no stream is waited for until the grace period is over"
+    );
     assert_eq!(events.next().await.as_deref(), Some("retry: 1000"));
     assert_eq!(events.next().await, None);
     assert_eq!(before.engine().supervisor().tasks(), 0, "{:?}", before.engine().supervisor().names());
@@ -317,4 +346,35 @@ async fn a_decision_takes_what_is_there_and_refuses_in_its_own_words() {
     assert_eq!(refused.body["notice"], "Nothing left.");
     assert!([one, two].iter().any(|answer| answer.is(200, "ok")));
     events.until("total 0.").await;
+}
+
+/// The trace of the newest record of the total.
+async fn newest_trace(backplane: &InMemory) -> TraceContext {
+    let selector = Selector::Family(Family::new("total").expect("a valid name"));
+    let head = backplane.log().head(&selector).await.expect("a head").offset;
+    let range = ReadRange { after: Offset::BEGIN, up_to: head, limit: 100 };
+    let batch = backplane.log().read(&selector, range).await.expect("the records");
+    let newest = batch.iter().last().expect("a record");
+    Envelope::decode(newest.bytes).expect("an envelope").trace.expect("every click has a trace")
+}
+
+#[tokio::test]
+async fn what_a_click_appends_carries_its_trace() {
+    const SENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let _alone = COUNTING.lock().await;
+    let backplane = InMemory::new();
+    let app = app(&backplane).await;
+    let tab = Tab::open(&app.router(), "/").await;
+    let traced = |tab: &Tab| tab.action(&tab.token(0)).header("traceparent", SENT);
+
+    assert!(answer(&app.router(), traced(&tab), "{}").await.is(200, "ok"));
+    assert_eq!(newest_trace(&backplane).await.to_string(), SENT, "an append");
+    assert!(tab.click(UP).await.is(200, "ok"));
+    let own = newest_trace(&backplane).await;
+    assert!(tab.click(UP).await.is(200, "ok"));
+    assert_ne!(newest_trace(&backplane).await.trace_id, own.trace_id, "a click without a trace starts one");
+
+    let strict = Tab::open(&app.router(), "/strict").await;
+    assert!(answer(&app.router(), traced(&strict), "{}").await.is(200, "ok"));
+    assert_eq!(newest_trace(&backplane).await.to_string(), SENT, "a decision");
 }

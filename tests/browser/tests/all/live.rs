@@ -6,13 +6,13 @@ use via_inmem::InMemory;
 use crate::pod::{self, Front};
 
 /// Opens the room in a session of its own and waits until its stream is live.
-async fn enter(browser: &Browser, front: &Front) -> Window {
+pub(crate) async fn enter(browser: &Browser, front: &Front) -> Window {
     let window = browser.window(&front.url()).await;
     wait_until_live(&window).await;
     window
 }
 
-async fn wait_until_live(window: &Window) {
+pub(crate) async fn wait_until_live(window: &Window) {
     window.wait_until("document.documentElement.getAttribute('data-via-stream') === 'live'").await;
 }
 

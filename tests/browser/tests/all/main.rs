@@ -6,4 +6,5 @@ mod live;
 mod pod;
 mod readme;
 mod room;
+mod script;
 mod site;

@@ -158,6 +158,11 @@ pub(crate) struct Events {
 impl Events {
     /// The next event that is not a keep-alive; none when the stream has ended.
     pub(crate) async fn next(&mut self) -> Option<String> {
+        // Around the whole wait: keep-alives would put the end of a wait for each chunk off for ever.
+        timeout(PATIENCE, self.news()).await.expect("an event in time")
+    }
+
+    async fn news(&mut self) -> Option<String> {
         loop {
             let block = self.block().await?;
             if !block.starts_with(':') {
