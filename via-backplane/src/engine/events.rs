@@ -55,6 +55,8 @@ pub struct Events<E, S> {
     pub(super) core: Core,
     pub(super) family: Arc<Family<E, S>>,
     pub(super) projection: Arc<Projection<S>>,
+    /// The projection's own. Appenders read it here, because the projector writes what lies beside the other one.
+    pub(super) key: Key,
 }
 
 /// What waiting for a position came to.
@@ -87,7 +89,7 @@ impl<E, S> Events<E, S> {
     /// The key of this state.
     #[must_use]
     pub fn key(&self) -> &Key {
-        &self.projection.key
+        &self.key
     }
 
     /// The value now, or `None` if it is not loaded yet (loading has begun). Never waits.
@@ -245,7 +247,7 @@ impl<E: Event, S: Default> Events<E, S> {
     pub fn instance(&self, name: impl AsRef<str>) -> Result<Self, InvalidKey> {
         let key = Key::instance(&self.family.name, name)?;
         let projection = self.family.projection(&key);
-        Ok(Self { core: self.core.clone(), family: self.family.clone(), projection })
+        Ok(Self { core: self.core.clone(), family: self.family.clone(), projection, key })
     }
 }
 
@@ -353,7 +355,12 @@ where
 
 impl<E, S> Clone for Events<E, S> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), family: self.family.clone(), projection: self.projection.clone() }
+        Self {
+            core: self.core.clone(),
+            family: self.family.clone(),
+            projection: self.projection.clone(),
+            key: self.key.clone(),
+        }
     }
 }
 

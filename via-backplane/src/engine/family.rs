@@ -27,7 +27,8 @@ const VACANT_INSTANCES: usize = 1_024;
 pub(super) struct Family<E, S> {
     pub(super) name: crate::Family,
     pub(super) progress: watch::Sender<Progress>,
-    pub(super) recent: Mutex<Recent>,
+    /// Boxed, because the projector writes it with every batch while appenders read what would lie beside it.
+    pub(super) recent: Box<Mutex<Recent>>,
     pub(super) undecodable: Mutex<Skipped>,
     pub(super) metrics: OfFamily,
     instances: RwLock<Instances<S>>,
@@ -61,7 +62,7 @@ impl<E, S> Family<E, S> {
                 generation: 0,
                 live: false,
             }),
-            recent: Mutex::default(),
+            recent: Box::default(),
             undecodable: Mutex::default(),
             metrics: OfFamily::new(&name),
             instances: RwLock::new(Instances {

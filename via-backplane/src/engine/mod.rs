@@ -198,7 +198,8 @@ impl Engine {
                 .spawn(format!("projector {}", family.name), OnStop::Abort, |_| projector.run());
         }
         let projection = family.projection(&Key::of(&family.name));
-        Ok(Events { core: self.core.clone(), family, projection })
+        let key = projection.key.clone();
+        Ok(Events { core: self.core.clone(), family, projection, key })
     }
 
     /// A handle of the cell of this name, shared by every pod.

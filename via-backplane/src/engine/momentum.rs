@@ -5,12 +5,13 @@ use tokio::task::yield_now;
 
 use crate::{BackendError, Batch, Subscription};
 
-/// Turns of the scheduler between two looks, so that a look finds several records.
-const TURNS: u32 = 4;
+/// Turns of the scheduler between two looks, some microseconds, so that a look finds several records: looking at each one
+/// as it comes would have two threads pass its memory back and forth.
+const TURNS: u32 = 16;
 /// What a look costs that finds nothing: isolated records buy no looks.
 const LOOK: usize = 16;
 /// The most momentum there is: how long a burst is waited for to go on, some 100 µs.
-const MAX: usize = 1_024;
+const MAX: usize = 256;
 
 /// How many looks a tail takes before it sleeps.
 ///
