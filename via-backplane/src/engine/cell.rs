@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{
     Core,
     changes::Changes,
-    metrics::{CELL_CONFLICTS, CELL_UPDATES},
+    metrics::{CELL_CONFLICTS, CELL_UNDECODABLE, CELL_UPDATES},
     projection::{Published, View},
     retry::Delays,
 };
@@ -441,6 +441,7 @@ where
         match StoredCell::decode_value(bytes) {
             Ok(value) => self.take(Some(rev), Some(value)),
             Err(error) => {
+                counter!(CELL_UNDECODABLE).increment(1);
                 tracing::error!(cell = %self.key, rev = rev.0, %error, "the stored value does not decode; the last good one is kept");
             }
         }

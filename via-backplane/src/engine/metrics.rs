@@ -20,6 +20,7 @@ pub(crate) const EVENTS_EPOCH_RESET: &str = "via_events_epoch_reset_total";
 pub(crate) const EVENTS_COMPACTION_GAP_HALT: &str = "via_events_compaction_gap_halt_total";
 pub(crate) const CELL_UPDATES: &str = "via_cell_updates_total";
 pub(crate) const CELL_CONFLICTS: &str = "via_cell_conflicts_total";
+pub(crate) const CELL_UNDECODABLE: &str = "via_cell_undecodable_total";
 pub(crate) const BACKPLANE_UP: &str = "via_backplane_up";
 pub(crate) const TAILER_UP: &str = "via_backplane_tailer_up";
 pub(crate) const RECONNECTS: &str = "via_backplane_reconnects_total";
@@ -138,6 +139,12 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Counter,
         &[],
         "compare-and-swap races that a cell update lost and tried again",
+    ),
+    Metric::new(
+        CELL_UNDECODABLE,
+        Kind::Counter,
+        &[],
+        "stored cell values this pod passed over because they do not decode",
     ),
     Metric::new(BACKPLANE_UP, Kind::Gauge, &[], "1 while the backplane answers pings, else 0"),
     Metric::new(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use via_backplane::{Backplane, Cell, Expected, Ttl, UpdateError};
 use via_inmem::InMemory;
 
-use super::{PATIENCE, start, stop};
+use super::{PATIENCE, measures::Meter, start, stop};
 
 async fn becomes<T: PartialEq + std::fmt::Debug>(cell: &Cell<T>, wanted: &T) {
     let mut changes = cell.changes();
@@ -83,7 +83,9 @@ async fn a_rejected_update_writes_nothing() {
 }
 
 #[tokio::test]
-async fn bytes_that_do_not_decode_are_not_overwritten() {
+async fn bytes_that_do_not_decode_are_counted_and_not_overwritten() {
+    let meter = Meter::default();
+    let _here = metrics::set_default_local_recorder(&meter);
     let memory = InMemory::new();
     let engine = start(&memory);
     let cell = engine.cell::<u32>("count").expect("valid");
@@ -94,6 +96,13 @@ async fn bytes_that_do_not_decode_are_not_overwritten() {
     let error = cell.set(8).await.expect_err("what is there cannot be read");
     assert!(matches!(error, UpdateError::Undecodable(_)), "{error:?}");
     assert_eq!(cell.read().as_deref(), Some(&7), "the last good value is served");
+    let late = start(&memory);
+    let unreadable = late.cell::<u32>("count").expect("valid");
+    // Declared after it, on the same watch: once this one is loaded, that one has been passed over.
+    late.cell::<u32>("other").expect("valid").loaded().await;
+    assert!(unreadable.read().is_none(), "there is no good value to serve");
+    assert!(meter.count("via_cell_undecodable_total") >= 1);
+    stop(&late).await;
     stop(&engine).await;
 }
 
