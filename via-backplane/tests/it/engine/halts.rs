@@ -210,3 +210,34 @@ async fn a_cold_start_behind_a_compaction_halts_instead_of_truncating() {
     stop(&engine).await;
     stop(&late).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_a_panic_tore_is_never_read() {
+    let link = Link::new();
+    // Every call is delayed, so there is a while between the panic and the value that is folded anew.
+    let slow = Plan::seeded(1).odds(Kind::Delay, 1.0);
+    let engine = Engine::start(Arc::new(Faulty::new(Arc::new(InMemory::new()), slow, &link)));
+    let notes = notes(&engine);
+    note(&notes, "one").await;
+    notes.append(noted("panic")).await.expect("it is only delayed");
+    let mut changes = notes.changes();
+    let mut gaps = 0;
+    let rebuilt = async {
+        loop {
+            let halted = matches!(notes.status(), Status::Halted(_));
+            match notes.read() {
+                Some(view) => {
+                    assert_eq!(*view, ["one"], "a torn value was served");
+                    if halted {
+                        return;
+                    }
+                }
+                None => gaps += 1,
+            }
+            assert!(changes.changed().await, "the engine lives");
+        }
+    };
+    tokio::time::timeout(PATIENCE, rebuilt).await.expect("the value is folded anew");
+    assert!(gaps > 0, "there was a while without a good value, and nothing was served in it");
+    stop(&engine).await;
+}
