@@ -1,0 +1,133 @@
+//! A child process that does not outlive this one.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::wait::wait_for;
+
+/// How long a process may take to stop once it was asked to.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Reads until the pipe from its parent closes, which it does when the parent ends for whatever reason, then kills
+/// the first argument and removes the others.
+const WATCH: &str = r#"read -r _; kill -9 "$1"; shift; rm -rf -- "$@""#;
+
+/// A running program, killed when dropped, and also when this process ends without dropping it.
+///
+/// It is in a process group of its own, so that Ctrl-C at a terminal reaches this process alone, which then stops
+/// what it has started in the order it wants.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// A shell that waits for this process's death; a pipe tells it, so even `kill -9` does.
+    guard: Child,
+}
+
+impl Process {
+    /// Starts a program; what it prints goes wherever `command` says.
+    ///
+    /// # Errors
+    /// Names the program that could not be started.
+    pub fn spawn(command: &mut Command) -> Result<Self, String> {
+        Self::spawn_in(command, None)
+    }
+
+    /// As [`Process::spawn`]; `dir` goes too when this process ends without cleaning up.
+    pub(crate) fn spawn_in(command: &mut Command, dir: Option<&Path>) -> Result<Self, String> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("{} did not start: {error}", command.get_program().display()))?;
+        match guard(child.id(), dir) {
+            Ok(guard) => Ok(Self { child, guard }),
+            Err(error) => {
+                end(&mut child);
+                Err(format!("no shell to watch over it: {error}"))
+            }
+        }
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait().ok().flatten()?;
+        end(&mut self.guard);
+        Some(status)
+    }
+
+    /// Ends it as `kill -9` does, and waits until it is gone; nothing happens if it has ended.
+    pub fn kill(&mut self) {
+        // Both fail where it has ended already, which is what they are for.
+        self.child.kill().ok();
+        // The guard goes before the process's id can be somebody else's.
+        end(&mut self.guard);
+        self.child.wait().ok();
+    }
+
+    /// Asks it to stop, as SIGTERM does, and waits until it has; one that does not within 20 seconds is killed.
+    pub fn stop(&mut self) {
+        // A paused one takes the request when it runs on.
+        if self.ended().is_none() && self.signal("TERM").is_ok() && self.signal("CONT").is_ok() {
+            wait_for(GRACE, || self.ended());
+        }
+        self.kill();
+    }
+
+    /// Stops it from running without ending it, as SIGSTOP does: its connections stay, and nobody answers on them.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn pause(&mut self) -> Result<(), String> {
+        self.signal("STOP")
+    }
+
+    /// Lets a paused one run on.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn resume(&mut self) -> Result<(), String> {
+        self.signal("CONT")
+    }
+
+    fn signal(&mut self, name: &str) -> Result<(), String> {
+        if let Some(status) = self.ended() {
+            return Err(format!("it has ended ({status}), and takes no {name}"));
+        }
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        match sent {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("`kill -{name}` failed ({status})")),
+            Err(error) => Err(format!("`kill -{name}` did not start: {error}")),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn guard(watched: u32, dir: Option<&Path>) -> std::io::Result<Child> {
+    Command::new("sh")
+        .args(["-c", WATCH, "sh", &watched.to_string()])
+        .args(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
+fn end(child: &mut Child) {
+    child.kill().ok(); // It may have ended already.
+    child.wait().ok();
+}
