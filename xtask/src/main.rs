@@ -1,6 +1,6 @@
 //! `cargo xtask …`: every command a person or CI runs.
 //!
-//! It uses the standard library alone, so that it is there seconds after a clone.
+//! It uses the standard library alone, and one member that does too, so that it is there seconds after a clone.
 
 #![allow(
     clippy::print_stdout,
@@ -10,6 +10,7 @@
 
 mod chromium;
 mod lint;
+mod nats;
 mod picture;
 mod steps;
 mod tally;
@@ -21,7 +22,8 @@ use std::process::ExitCode;
 use steps::Steps;
 
 const COMMANDS: &str = "\
-cargo xtask test      installs what the tests need where it is missing, then runs every test
+cargo xtask install   installs what the tests need where it is missing: Chromium, nats-server
+cargo xtask test      the same, then runs every test
 cargo xtask lint      rustfmt, clippy, rustdoc and cargo-deny, warnings refused
 cargo xtask ci        what CI runs: the lockfile, test, lint
 cargo xtask picture   takes the README's picture, docs/chat.png, in Chromium";
@@ -31,6 +33,10 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut steps = Steps::new();
     match arguments[..] {
+        ["install"] => {
+            test::install(&mut steps);
+            steps.print();
+        }
         ["test"] => {
             let tally = test::run(&mut steps);
             steps.print();

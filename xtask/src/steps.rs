@@ -51,6 +51,18 @@ impl Steps {
         });
     }
 
+    /// Times something done here rather than by a command; its error is printed, and it has failed.
+    pub(crate) fn work(&mut self, name: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
+        let outcome = self.time(name, || match work() {
+            Ok(()) => Outcome::Passed,
+            Err(message) => {
+                println!("error: {message}");
+                Outcome::Failed
+            }
+        });
+        outcome == Outcome::Passed
+    }
+
     pub(crate) fn all_passed(&self) -> bool {
         self.done.iter().all(|step| step.outcome != Outcome::Failed)
     }

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
+use nats_servers::CLUSTER_VARIABLE;
+
 use crate::chromium;
+use crate::nats;
 use crate::steps::Steps;
 use crate::tally::{Report, Runner, Tally};
 use crate::workspace::{cargo, says};
@@ -13,8 +16,11 @@ const FEATURE_SETS: [(&str, &str); 3] = [("none", ""), ("bincode", "bincode"), (
 
 /// Runs every test and counts; a step that dies counts as a failed test, and the steps after it still run.
 pub(crate) fn run(steps: &mut Steps) -> Tally {
-    steps.install("Chromium", chromium::ensure);
-    let mut tests = Tests { runner: runner(), tallies: Vec::new() };
+    install(steps);
+    // Every test is a process of its own; a cluster for each would take longer than what they test.
+    let cluster = nats::shared_cluster(steps);
+    let servers = cluster.as_ref().map(|cluster| cluster.urls().join(","));
+    let mut tests = Tests { runner: runner(), servers, tallies: Vec::new() };
 
     // One build for all of it: selecting packages would unify features anew and build the dependencies again.
     let workspace = ["--workspace", "--all-features"];
@@ -34,8 +40,16 @@ pub(crate) fn run(steps: &mut Steps) -> Tally {
     tests.tallies.into_iter().sum()
 }
 
+/// Installs what the tests need where it is missing.
+pub(crate) fn install(steps: &mut Steps) {
+    steps.install("Chromium", chromium::ensure);
+    steps.install("nats-server", nats::ensure);
+}
+
 struct Tests {
     runner: Runner,
+    /// The shared cluster's addresses; without them, tests say themselves what is missing.
+    servers: Option<String>,
     tallies: Vec<Tally>,
 }
 
@@ -89,6 +103,9 @@ impl Tests {
             Runner::Libtest => cargo(["test", "--lib", "--bins", "--tests"]),
         };
         command.args(selection);
+        if let Some(servers) = &self.servers {
+            command.env(CLUSTER_VARIABLE, servers);
+        }
         command
     }
 }
