@@ -131,3 +131,33 @@ fn end(child: &mut Child) {
     child.kill().ok(); // It may have ended already.
     child.wait().ok();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::{GRACE, Process};
+    use crate::dir::Dir;
+    use crate::wait::wait_for;
+
+    #[test]
+    fn a_child_whose_parent_is_gone_is_killed_and_its_directory_removed() {
+        let dir = Dir::fresh().expect("a directory can be made");
+        let mut child = Process::spawn_in(Command::new("sleep").arg("600"), dir.ours()).expect("it starts");
+        // What happens to every pipe of a process that ends, however it ends.
+        drop(child.guard.stdin.take());
+        // The guard's last act; to see the child end ends its guard.
+        wait_for(GRACE, || (!dir.path().exists()).then_some(())).expect("the directory is removed");
+        let status = wait_for(GRACE, || child.ended()).expect("it is killed");
+        assert_eq!(status.signal(), Some(9));
+    }
+
+    #[test]
+    fn a_child_that_is_dropped_is_gone() {
+        let child = Process::spawn(Command::new("sleep").arg("600")).expect("it starts");
+        let id = child.id();
+        drop(child);
+        assert!(!Command::new("kill").args(["-0", &id.to_string()]).status().expect("kill starts").success());
+    }
+}
