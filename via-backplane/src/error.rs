@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
-use crate::{Offset, Rev};
+use crate::{Head, Rev};
 
 /// A cause of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
@@ -124,8 +124,8 @@ pub enum AppendError {
     /// An expectation failed; nothing was appended.
     #[error("the key's head is not the expected one")]
     Conflict {
-        /// The key's head where the backend says it.
-        head: Option<Offset>,
+        /// The key's head where the backend says it, in the log's present epoch.
+        head: Option<Head>,
     },
     /// This id was appended before, and the backend cannot recall the offsets; nothing was appended now.
     #[error("this append id was used before")]

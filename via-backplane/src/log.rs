@@ -22,7 +22,8 @@ use crate::{AppendError, BackendError, Epoch, Family, Head, Key, Offset, Reply};
 ///   silent end, and subscribing again at the last record misses nothing. It never ends by itself while the
 ///   backend is up. A slow reader is bounded by the adapter without losing records.
 /// - **L5** An append of several entries is adjacent, in order, all or none, and takes at most one expectation
-///   per key. A failed one is [`AppendError::Conflict`]. `limits().max_batch` says how many entries it may have.
+///   per key. A failed one is [`AppendError::Conflict`]; one of another epoch than the log's present one fails, whatever
+///   offset it names. `limits().max_batch` says how many entries it may have.
 /// - **L6** An append id is scoped to the key of the append's first entry and remembered for at least
 ///   `limits().id_window`, whatever is compacted: a repeat returns the first append's offsets (or
 ///   [`AppendError::Duplicate`] where the backend cannot recall them), and beats a failed expectation.
@@ -151,13 +152,16 @@ pub struct Entry {
     pub record: Bytes,
 }
 
-/// What has to be true of a key for an append to take place: its head is exactly this offset.
+/// What has to be true of a key for an append to take place: its head is exactly this one.
+///
+/// Offsets start over when a log is recreated, so an offset alone would also be met by a log that holds other records.
+/// An expectation of another epoch than the log's present one fails, whatever its offset, [`Offset::BEGIN`] included.
 #[derive(Debug, Clone)]
 pub struct Expectation {
     /// The key; it need not have an entry in the append.
     pub key: Key,
-    /// Its head, [`Offset::BEGIN`] if it must have no record.
-    pub head: Offset,
+    /// Its head, [`Offset::BEGIN`] of an epoch if it must have no record.
+    pub head: Head,
 }
 
 /// An append: entries of one family, all or none. It is passed by value, so that an adapter keeps the record's bytes

@@ -55,10 +55,10 @@ impl fmt::Debug for RecordId {
     }
 }
 
-/// The last committed offset of a key or of a family, as the backend answered.
+/// The last committed offset of a key or of a family, in its epoch.
 ///
-/// Compare like with like: a key's head says nothing about its family's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Compare like with like: a key's head says nothing about its family's, and an offset nothing about another epoch's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Head {
     /// The generation of the offsets.
     pub epoch: Epoch,
@@ -78,6 +78,12 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// The head of the key whose last record this is: what an append that follows it expects.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head { epoch: self.epoch, offset: self.offset }
+    }
+
     /// Before the first record of an epoch.
     #[must_use]
     pub fn begin(epoch: Epoch) -> Self {

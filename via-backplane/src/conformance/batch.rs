@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::trial::{Trial, family, key, offsets, texts, together};
-use crate::{AppendError, Entries, Entry, Key, Offset, Resume, Selector, TooLarge};
+use super::trial::{Trial, family, id, key, offsets, texts, together};
+use crate::{AppendError, Entries, Entry, Epoch, Head, Key, Offset, Resume, Selector, TooLarge};
 
 pub(super) async fn l5_a_batch_is_in_order_across_keys(trial: Trial) {
     let rooms = family("rooms");
@@ -98,7 +98,10 @@ pub(super) async fn l5_an_expected_head_is_the_keys_own(trial: Trial) {
     let second = second.offsets.get(0).expect("one offset");
     let stale = trial.pod.try_append(&a, "3", &[(&a, first)], None).await;
     let Err(AppendError::Conflict { head }) = stale else { panic!("{stale:?}") };
-    assert!(head.is_none_or(|head| head == second), "the conflict tells the head, or nothing: {head:?}");
+    assert!(
+        head.is_none_or(|head| head.offset == second),
+        "the conflict tells the head, or nothing: {head:?}"
+    );
     assert_eq!(texts(&trial.pod.read_all(&Selector::Key(a)).await), ["1", "2"]);
 }
 
@@ -111,7 +114,7 @@ pub(super) async fn l5_the_beginning_expects_no_record(trial: Trial) {
     let absent = key(&family("posts"), "other");
     let conflict = trial.pod.try_append(&absent, "x", &[(&absent, Offset(7))], None).await;
     let Err(AppendError::Conflict { head }) = conflict else { panic!("{conflict:?}") };
-    assert!(head.is_none_or(|head| head == Offset::BEGIN), "{head:?}");
+    assert!(head.is_none_or(|head| head.offset == Offset::BEGIN), "{head:?}");
 }
 
 pub(super) async fn l5_a_head_that_is_ahead_of_the_log_is_a_conflict(trial: Trial) {
@@ -119,6 +122,46 @@ pub(super) async fn l5_a_head_that_is_ahead_of_the_log_is_a_conflict(trial: Tria
     let head = trial.pod.append(&a, "1").await;
     let conflict = trial.pod.try_append(&a, "2", &[(&a, Offset(head.0 + 1))], None).await;
     assert!(matches!(conflict, Err(AppendError::Conflict { .. })), "{conflict:?}");
+}
+
+pub(super) async fn l5_an_expectation_of_another_epoch_is_a_conflict(trial: Trial) {
+    let rooms = family("rooms");
+    let (a, absent) = (key(&rooms, "a"), key(&rooms, "absent"));
+    let offset = trial.pod.append(&a, "1").await;
+    let epoch = trial.pod.epoch(&rooms).await;
+    let another = Epoch(epoch.0 ^ 1);
+    let entry = |key: &Key, text: &'static str| Entry { key: key.clone(), record: text.into() };
+    let one = |key: &Key, text| Entries::One(entry(key, text));
+    // The offsets are right; the log they are in is not the one they were seen in.
+    for (key, offset) in [(&a, offset), (&absent, Offset::BEGIN)] {
+        let expect = [(key, Head { epoch: another, offset })];
+        let conflict = trial.pod.try_expecting(one(key, "x"), expect, None).await;
+        let Err(AppendError::Conflict { head }) = conflict else { panic!("{key}: {conflict:?}") };
+        let present = Head { epoch, offset };
+        assert!(head.is_none_or(|head| head == present), "the conflict tells the present head: {head:?}");
+    }
+    // One of several, in a batch and for a key without an entry.
+    let guarded = [(&a, Head { epoch, offset }), (&absent, Head { epoch: another, offset: Offset::BEGIN })];
+    let both = Entries::Many(vec![entry(&a, "x"), entry(&absent, "x")]);
+    for entries in [both, one(&a, "x")] {
+        let conflict = trial.pod.try_expecting(entries, guarded, None).await;
+        assert!(matches!(conflict, Err(AppendError::Conflict { .. })), "{conflict:?}");
+    }
+    let guarded = guarded.map(|(key, head)| (key, Head { epoch, ..head }));
+    trial.pod.try_expecting(one(&a, "2"), guarded, None).await.expect("both as expected");
+    assert_eq!(texts(&trial.pod.read_all(&Selector::Family(rooms)).await), ["1", "2"]);
+}
+
+pub(super) async fn l5_an_expectation_of_another_epoch_uses_up_no_id(trial: Trial) {
+    let a = Key::of(&family("posts"));
+    let once = id("decide");
+    let epoch = trial.pod.epoch(a.family()).await;
+    let expecting = |epoch| [(&a, Head { epoch, offset: Offset::BEGIN })];
+    let entries = || Entries::One(Entry { key: a.clone(), record: "1".into() });
+    let conflict = trial.pod.try_expecting(entries(), expecting(Epoch(epoch.0 ^ 1)), Some(&once)).await;
+    assert!(matches!(conflict, Err(AppendError::Conflict { .. })), "{conflict:?}");
+    trial.pod.try_expecting(entries(), expecting(epoch), Some(&once)).await.expect("nothing has this id");
+    assert_eq!(texts(&trial.pod.read_all(&Selector::Key(a)).await), ["1"]);
 }
 
 pub(super) async fn l5_one_failed_expectation_of_several_appends_nothing(trial: Trial) {

@@ -33,6 +33,8 @@ macro_rules! __conformance_cases {
         $with!(Thread batch l5_an_expected_head_is_the_keys_own);
         $with!(Thread batch l5_the_beginning_expects_no_record);
         $with!(Thread batch l5_a_head_that_is_ahead_of_the_log_is_a_conflict);
+        $with!(Thread batch l5_an_expectation_of_another_epoch_is_a_conflict);
+        $with!(Thread batch l5_an_expectation_of_another_epoch_uses_up_no_id);
         $with!(Thread batch l5_one_failed_expectation_of_several_appends_nothing);
         $with!(Thread batch l5_a_key_without_an_entry_can_be_expected);
         $with!(Threads batch l5_of_racing_appends_that_expect_one_head_one_wins);

@@ -9,8 +9,8 @@ use tokio::{sync::Barrier, task::JoinSet};
 use super::{Harness, PATIENCE};
 use crate::{
     Append, AppendError, AppendId, Appended, BackendError, Backplane, Batch, CasError, CellKey, CellSelector,
-    Change, Compactor, Entries, Entry, Expectation, Expected, Family, Feed, Key, Offset, ReadRange, Resume,
-    Rev, Selector, Subscription, Ttl, Watch,
+    Change, Compactor, Entries, Entry, Epoch, Expectation, Expected, Family, Feed, Head, Key, Offset,
+    ReadRange, Resume, Rev, Selector, Subscription, Ttl, Watch,
 };
 
 /// A fresh backend and a pod connected to it.
@@ -143,9 +143,28 @@ impl Pod {
         expect: &[(&Key, Offset)],
         id: Option<&AppendId>,
     ) -> Result<Appended, AppendError> {
-        let expect =
-            expect.iter().map(|(key, head)| Expectation { key: (*key).clone(), head: *head }).collect();
+        // Cases name offsets; they mean the log that is there now.
+        let epoch = match expect.first() {
+            Some((key, _)) => self.epoch(key.family()).await,
+            None => Epoch::default(),
+        };
+        let expect = expect.iter().map(|(key, offset)| (*key, Head { epoch, offset: *offset }));
+        self.try_expecting(entries, expect, id).await
+    }
+
+    pub(super) async fn try_expecting(
+        &self,
+        entries: Entries,
+        expect: impl IntoIterator<Item = (&Key, Head)>,
+        id: Option<&AppendId>,
+    ) -> Result<Appended, AppendError> {
+        let expect = expect.into_iter().map(|(key, head)| Expectation { key: key.clone(), head }).collect();
         soon("an append", self.log().append(Append { entries, expect, id: id.cloned() })).await
+    }
+
+    pub(super) async fn epoch(&self, family: &Family) -> Epoch {
+        let selector = Selector::Family(family.clone());
+        soon("a head", self.log().head(&selector)).await.expect("the head is known").epoch
     }
 
     pub(super) async fn read(

@@ -39,6 +39,8 @@ pub struct Rules {
     pub compare_epochs: bool,
     /// §1: a resuming tail compares the id of the record it stands on.
     pub compare_record_ids: bool,
+    /// §1: an expectation is of the epoch its value was folded in; without it, of whichever epoch the log has.
+    pub expect_epochs: bool,
     /// §6: finding my own nonce after an unknown outcome is success.
     pub resolve_by_nonce: bool,
     /// §6: an update that may have happened is reported, never re-run.
@@ -53,6 +55,7 @@ impl Rules {
     pub const ALL: Self = Self {
         compare_epochs: true,
         compare_record_ids: true,
+        expect_epochs: true,
         resolve_by_nonce: true,
         report_unknown_updates: true,
         repeat_only_with_id: true,

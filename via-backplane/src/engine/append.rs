@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Core, metrics::OfFamily, retry::Delays};
 use crate::{
     Append, AppendError, AppendId, Appended, BackendError, EncodeError, Entries, Entry, Event, EventId,
-    Expectation, Key, Offset, RecordId, Retry, TooLarge, TraceContext,
+    Expectation, Head, Key, RecordId, Retry, Selector, TooLarge, TraceContext,
     envelope::{self, Envelope, Unknown},
 };
 
@@ -20,17 +20,29 @@ const TIMED_ONE_IN: u32 = 64;
 /// What an append may carry besides its event.
 ///
 /// ```
-/// use via_backplane::{AppendId, AppendOptions, Offset};
+/// # use std::time::Duration;
+/// # use serde::{Deserialize, Serialize};
+/// # use via_backplane::{Event, Events, Fold, Recorded};
+/// # #[derive(Serialize, Deserialize, Event)]
+/// # #[event(name = "order.noted")]
+/// # struct Noted { text: String }
+/// # impl Fold<Vec<String>> for Noted { fn fold(self, notes: &mut Vec<String>, _at: &Recorded) { notes.push(self.text); } }
+/// use via_backplane::{AppendId, AppendOptions};
+///
+/// # async fn doc(notes: Events<Noted, Vec<String>>) -> Result<(), Box<dyn std::error::Error>> {
+/// let shown = notes.loaded().await;
 /// let options = AppendOptions::default()
 ///     .id(AppendId::new("order-4711")?)
-///     .expect_head(Offset::BEGIN);
-/// # Ok::<(), via_backplane::InvalidKey>(())
+///     .expect_head(shown.key_head());
+/// notes.append_with(Noted { text: format!("note {}", shown.len() + 1) }, options).await?;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing by themselves"]
 pub struct AppendOptions {
     id: Option<AppendId>,
-    expect_head: Option<Offset>,
+    expect_head: Option<Head>,
     trace: Option<TraceContext>,
 }
 
@@ -41,8 +53,12 @@ impl AppendOptions {
         self
     }
 
-    /// Appends only if the key's last record stands at this offset.
-    pub fn expect_head(mut self, head: Offset) -> Self {
+    /// Appends only if the key's last record is still this one.
+    ///
+    /// It comes from a value that was read ([`View::key_head`](super::View::key_head)) or from an append
+    /// ([`Cursor::head`](crate::Cursor::head)), so that its epoch is the one the caller knows: in a log that was
+    /// recreated since, the expectation fails.
+    pub fn expect_head(mut self, head: Head) -> Self {
         self.expect_head = Some(head);
         self
     }
@@ -59,12 +75,12 @@ impl AppendOptions {
 #[non_exhaustive]
 pub enum AppendFailed {
     /// The key's head was not the expected one; nothing was appended.
-    #[error("`{key}` has a newer record than expected")]
+    #[error("the head of `{key}` is not the expected one")]
     Conflict {
         /// The key.
         key: Key,
         /// Its head, where the backplane says it.
-        head: Option<Offset>,
+        head: Option<Head>,
     },
     /// This id was appended before, and the backplane does not recall where.
     #[error("this append to `{key}` was made before")]
@@ -270,7 +286,11 @@ pub(super) async fn commit(
     options: AppendOptions,
 ) -> Result<Appended, AppendFailed> {
     let count = entries.len() as u64;
-    let expect = options.expect_head.map(|head| Expectation { key: key.clone(), head }).into_iter().collect();
+    let mut expect: Vec<_> =
+        options.expect_head.map(|head| Expectation { key: key.clone(), head }).into_iter().collect();
+    if !core.ambient.rules().expect_epochs {
+        forget_epochs(core, &mut expect).await;
+    }
     let append = Append { entries, expect, id: options.id };
     // A caller that appends in a loop must let the projector run, even when no answer needs waiting.
     tokio::task::coop::consume_budget().await;
@@ -280,6 +300,16 @@ pub(super) async fn commit(
     let appended = appended.map_err(|error| AppendFailed::of(key, error))?;
     metrics.appended.increment(count);
     Ok(appended)
+}
+
+/// What a backplane that compares offsets alone would make of expectations.
+async fn forget_epochs(core: &Core, expect: &mut [Expectation]) {
+    for Expectation { key, head } in expect {
+        let selector = Selector::Key(key.clone());
+        if let Ok(present) = core.backplane.log().head(&selector).await {
+            head.epoch = present.epoch;
+        }
+    }
 }
 
 async fn once(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appended, AppendError> {

@@ -17,8 +17,8 @@ use super::{
     retry::Delays,
 };
 use crate::{
-    BackendError, CasError, CellKey, Codec as _, CodecId, DecodeError, EncodeError, Expected, Offset, Retry,
-    Rev, TooLarge, Ttl, Versioned, codec::MessagePack,
+    BackendError, CasError, CellKey, Codec as _, CodecId, DecodeError, EncodeError, Epoch, Expected, Head,
+    Retry, Rev, TooLarge, Ttl, Versioned, codec::MessagePack,
 };
 
 /// Lost races after which an update gives up.
@@ -134,7 +134,8 @@ impl<T> Cell<T> {
     /// holds the type's default.
     #[must_use]
     pub fn read(&self) -> Option<View<T>> {
-        self.local.slot.lock().value.clone().map(View::new)
+        let value = self.local.slot.lock().value.clone()?;
+        Some(View::new(value, Epoch::default()))
     }
 
     /// Tells when the value changes or becomes loaded.
@@ -401,7 +402,7 @@ impl<T: Default> Local<T> {
         slot.rev = rev.or(slot.rev);
         slot.is_stored = value.is_some();
         let state = value.unwrap_or_default();
-        slot.value = Some(Arc::new(Published { state, version, key_head: Offset::BEGIN }));
+        slot.value = Some(Arc::new(Published { state, version, key_head: Head::default() }));
         // Sent under the lock, so that versions are announced in order.
         self.version.send_replace(version);
     }

@@ -10,7 +10,7 @@ use super::{
     projection::{Halt, View},
     retry::Delays,
 };
-use crate::{AppendId, BackendError, Event, Fold, Offset, Position, Retry, Selector, TraceContext};
+use crate::{AppendId, BackendError, Event, Fold, Head, Position, Retry, Selector, TraceContext};
 
 /// Lost races after which a decision gives up.
 const MAX_ATTEMPTS: usize = 32;
@@ -45,7 +45,7 @@ pub enum DecideError<R> {
     /// The key is halted on this pod, so its state is not the one to decide on.
     #[error("the key is halted on this pod: {}", .0.reason)]
     Halted(Halt),
-    /// This pod did not fold the record that won a race in time; nothing was appended.
+    /// This pod did not fold the record that won a race, or a log that was recreated, in time; nothing was appended.
     #[error("this pod lags behind the key's head")]
     Lagging,
     /// The append failed; see there whether it may have been committed.
@@ -76,8 +76,9 @@ where
 {
     /// Appends what `decide` makes of the present state, only if nobody appended to the key meanwhile.
     ///
-    /// If somebody did, this pod folds up to the conflicting record and `decide` runs again. Decisions of one key run one at a
-    /// time on a pod. Answers where the last event stands, or `None` if `decide` returned no events.
+    /// If somebody did, this pod folds up to the conflicting record and `decide` runs again. If the log was recreated
+    /// meanwhile, this pod folds the new one first: nothing is decided on the old one's state. Decisions of one key run one
+    /// at a time on a pod. Answers where the last event stands, or `None` if `decide` returned no events.
     ///
     /// ```
     /// # use serde::{Deserialize, Serialize};
@@ -153,20 +154,21 @@ where
         self.projection.halted().map_or(Ok(view), |halt| Err(DecideError::Halted(halt)))
     }
 
-    /// The value once it has folded the record that won.
-    async fn caught_up<R>(&self, head: Option<Offset>) -> Result<View<S>, DecideError<R>> {
+    /// The value once it has folded the record that won. A value of another epoch has not, whatever its offset.
+    async fn caught_up<R>(&self, head: Option<Head>) -> Result<View<S>, DecideError<R>> {
         let head = match head {
             Some(head) => head,
             None => {
                 let selector = Selector::Key(self.key().clone());
-                self.core.backplane.log().head(&selector).await.map_err(DecideError::Backend)?.offset
+                self.core.backplane.log().head(&selector).await.map_err(DecideError::Backend)?
             }
         };
         let mut changes = self.changes();
         let reached = async {
             loop {
                 let view = self.present().await?;
-                if view.key_head() >= head {
+                let folded = view.key_head();
+                if folded.epoch == head.epoch && folded.offset >= head.offset {
                     return Ok(view);
                 }
                 drop(view);

@@ -95,7 +95,9 @@ impl<E, S> Events<E, S> {
     /// The value now, or `None` if it is not loaded yet (loading has begun). Never waits.
     #[must_use]
     pub fn read(&self) -> Option<View<S>> {
-        if self.family.is_live() { self.projection.view() } else { None }
+        // Read before the value: a value without a record must not claim a newer log than the one it was read under.
+        let Progress { covered, live: true, .. } = *self.family.progress.borrow() else { return None };
+        self.projection.value().map(|value| View::new(value, covered.epoch))
     }
 
     /// Tells when the value changes or becomes loaded.

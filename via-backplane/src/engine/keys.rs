@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use rapidhash::fast::RandomState;
 
-use super::projection::{Copies, Halt};
-use crate::{Key, Offset};
+use super::projection::{Copies, Halt, Published};
+use crate::Key;
 
 /// The copies of every key a projector has met.
 pub(super) struct Keys<S> {
@@ -107,7 +107,7 @@ impl<S> Keys<S> {
             let entry = &mut self.entries[index];
             (entry.halted, entry.copying) = (false, false);
             halts.extend(entry.copies.shared.halted());
-            entry.copies.replace(S::default(), Offset::BEGIN, None);
+            entry.copies.replace(Published::begin(), None);
             self.touch(index);
         }
         halts

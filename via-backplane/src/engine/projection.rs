@@ -22,7 +22,7 @@ use super::{
     decode::{Decoded, decode},
     supervisor,
 };
-use crate::{Batch, Event, Fold, Key, Offset};
+use crate::{Batch, Epoch, Event, Fold, Head, Key, Offset};
 
 /// Records a spare may lag before it is given up: by then no reader has held the value for that long, and keeping
 /// the spare would keep all those records alive.
@@ -31,31 +31,53 @@ const MAX_LAG_RECORDS: usize = 16_384;
 const MAX_LAG_BYTES: usize = 8 << 20;
 
 /// A shared, immutable view of a value: cheap to clone, and the same for as long as it is held.
-pub struct View<S>(Arc<Published<S>>);
+pub struct View<S> {
+    value: Arc<Published<S>>,
+    /// The epoch the value is of as long as its key has no record.
+    epoch: Epoch,
+}
 
 /// A value with where it stands.
 #[derive(Clone)]
 pub(crate) struct Published<S> {
     pub(crate) state: S,
     pub(crate) version: u64,
-    /// The key's own last record that was folded: the *key head* that expectations compare with.
-    pub(crate) key_head: Offset,
+    /// The key's own last record that was folded: the *key head* that expectations compare with. Before the first one,
+    /// its epoch says nothing.
+    pub(crate) key_head: Head,
+}
+
+impl<S: Default> Published<S> {
+    /// What a key without a record folds to.
+    pub(crate) fn begin() -> Self {
+        Self { state: S::default(), version: 0, key_head: Head::default() }
+    }
 }
 
 impl<S> View<S> {
-    pub(crate) fn new(published: Arc<Published<S>>) -> Self {
-        Self(published)
+    /// A view of a value that was read after its log was known to be of `epoch`.
+    pub(crate) fn new(value: Arc<Published<S>>, epoch: Epoch) -> Self {
+        Self { value, epoch }
     }
 
     /// Rises whenever the value changes on this pod: what [`Changes::above`] compares with.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.0.version
+        self.value.version
     }
 
-    /// The key's last record that is folded into this value.
-    pub(crate) fn key_head(&self) -> Offset {
-        self.0.key_head
+    /// The key's last record that is folded into this value, [`Offset::BEGIN`] if it had none: what an append that
+    /// rests on this value [expects](super::AppendOptions::expect_head).
+    ///
+    /// A cell has no log: the view of its value answers a head that no log ever has.
+    #[must_use]
+    pub fn key_head(&self) -> Head {
+        match self.value.key_head {
+            // Nothing was folded, so the value is right for every log without a record of this key. Whether the
+            // present one is such a log is for the expectation to find out.
+            Head { offset: Offset::BEGIN, .. } => Head { epoch: self.epoch, offset: Offset::BEGIN },
+            head => head,
+        }
     }
 }
 
@@ -63,19 +85,19 @@ impl<S> Deref for View<S> {
     type Target = S;
 
     fn deref(&self) -> &S {
-        &self.0.state
+        &self.value.state
     }
 }
 
 impl<S> Clone for View<S> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { value: self.value.clone(), epoch: self.epoch }
     }
 }
 
 impl<S: fmt::Debug> fmt::Debug for View<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.state.fmt(f)
+        self.value.state.fmt(f)
     }
 }
 
@@ -175,10 +197,10 @@ struct Slot<S> {
 impl<S: Default> Projection<S> {
     /// At the beginning; halted from the start if the whole family is.
     pub(crate) fn new(key: Key, halt: Option<Halt>) -> Self {
-        let value = Published { state: S::default(), version: 0, key_head: Offset::BEGIN };
+        let value = Some(Arc::new(Published::begin()));
         Self {
             key,
-            slot: Mutex::new(Slot { value: Some(Arc::new(value)), is_rebuilding: false, halt }),
+            slot: Mutex::new(Slot { value, is_rebuilding: false, halt }),
             version: watch::Sender::new(0),
             deciding: tokio::sync::Mutex::new(()),
         }
@@ -187,8 +209,8 @@ impl<S: Default> Projection<S> {
 
 impl<S> Projection<S> {
     /// The value now; `None` while it is being rebuilt.
-    pub(crate) fn view(&self) -> Option<View<S>> {
-        self.slot.lock().value.clone().map(View)
+    pub(crate) fn value(&self) -> Option<Arc<Published<S>>> {
+        self.slot.lock().value.clone()
     }
 
     /// Whether readers do not see yet what was folded before a panic.
@@ -337,7 +359,7 @@ impl<S> Copies<S> {
         }
         let Some(mut copy) = self.take_caught_up_spare::<E>() else { return Folded::Held };
         let target = Arc::get_mut(&mut copy).expect("a spare that was taken is held by nobody else");
-        if let Err(panicked) = fold_all(target, events.drain(..)) {
+        if let Err(panicked) = fold_all(target, run.batch.epoch(), events.drain(..)) {
             return Folded::Panicked(panicked);
         }
         self.publish_instead(copy, [run.keep()]);
@@ -348,7 +370,7 @@ impl<S> Copies<S> {
     fn fold_in_place<E: Fold<S>>(&mut self, run: Run<'_>, events: &mut Vec<Decoded<E>>) -> Option<Folded> {
         let mut slot = self.shared.slot.lock();
         let published = Arc::get_mut(slot.value.as_mut()?)?;
-        if let Err(panicked) = fold_all(published, events.drain(..)) {
+        if let Err(panicked) = fold_all(published, run.batch.epoch(), events.drain(..)) {
             slot.value = None;
             return Some(Folded::Panicked(panicked));
         }
@@ -372,7 +394,7 @@ impl<S> Copies<S> {
         for run in spare.missed {
             // These records have been folded before. A fold that panics only the second time is not
             // deterministic; the spare is torn and a fresh copy is made instead.
-            fold_all(copy, run.decode::<E>()).ok()?;
+            fold_all(copy, run.batch.epoch(), run.decode::<E>()).ok()?;
         }
         Some(spare.value)
     }
@@ -409,8 +431,8 @@ impl<S> Copies<S> {
     ) -> (usize, Result<(), Panicked>) {
         let runs = std::mem::take(&mut self.waiting);
         let records = runs.iter().map(|run| run.records).sum();
-        let events = runs.iter().flat_map(Kept::decode::<E>);
-        let outcome = fold_all(&mut copy, events);
+        let outcome =
+            runs.iter().try_for_each(|run| fold_all(&mut copy, run.batch.epoch(), run.decode::<E>()));
         if outcome.is_ok() {
             self.publish_instead(Arc::new(copy), runs);
         }
@@ -429,12 +451,13 @@ impl<S> Copies<S> {
     }
 
     /// Replaces the value by one that was folded anew, and forgets every other copy.
-    pub(crate) fn replace(&mut self, state: S, key_head: Offset, halt: Option<Halt>) {
+    pub(crate) fn replace(&mut self, mut value: Published<S>, halt: Option<Halt>) {
         self.spare = None;
         self.waiting.clear();
         self.version += 1;
+        value.version = self.version;
         let mut slot = self.shared.slot.lock();
-        slot.value = Some(Arc::new(Published { state, version: self.version, key_head }));
+        slot.value = Some(Arc::new(value));
         slot.is_rebuilding = false;
         slot.halt = halt;
     }
@@ -455,17 +478,19 @@ impl<S> Copies<S> {
     }
 }
 
-/// Folds events into a value. A panic leaves the value torn: the caller discards it.
+/// Folds events of one epoch into a value. A panic leaves the value torn: the caller discards it.
 pub(crate) fn fold_all<S, E: Fold<S>>(
     published: &mut Published<S>,
+    epoch: Epoch,
     events: impl Iterator<Item = Decoded<E>>,
 ) -> Result<(), Panicked> {
-    let mut at = published.key_head;
+    published.key_head.epoch = epoch;
+    let mut at = published.key_head.offset;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for Decoded { at: recorded, event } in events {
             at = recorded.offset();
             event.fold(&mut published.state, &recorded);
-            published.key_head = at;
+            published.key_head.offset = at;
         }
     }));
     outcome.map_err(|panic| Panicked { at, message: supervisor::message(&*panic) })

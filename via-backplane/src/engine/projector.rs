@@ -65,7 +65,7 @@ enum Job<S> {
     /// A fresh copy of the published value, or why there is none.
     Copied { key: usize, copy: Result<Published<S>, String> },
     /// A value folded anew, up to the record before a halt.
-    Rebuilt { key: usize, state: S, key_head: Offset, halt: Halt },
+    Rebuilt { key: usize, value: Published<S>, halt: Halt },
 }
 
 /// Why a tail ended.
@@ -190,14 +190,17 @@ where
 
     /// Compares the log's epoch with the one this pod has folded.
     fn meet(&mut self, head: Head) -> Result<(), Ended> {
-        if self.cursor.epoch != head.epoch {
-            if self.cursor.offset != Offset::BEGIN && self.core.ambient.rules().compare_epochs {
-                return Err(Ended::Changed);
-            }
-            self.cursor.epoch = head.epoch;
+        let is_new = self.cursor.epoch != head.epoch;
+        if is_new && self.cursor.offset != Offset::BEGIN && self.core.ambient.rules().compare_epochs {
+            return Err(Ended::Changed);
         }
+        self.cursor.epoch = head.epoch;
         self.target = head.offset;
         self.publish();
+        if is_new && self.live {
+            // No value changed, because there was none; but who decides waits for the new epoch.
+            self.family.wake_all();
+        }
         Ok(())
     }
 
@@ -414,8 +417,8 @@ where
         let projection = self.keys.copies(key).shared.key.clone();
         let core = self.core.clone();
         self.jobs.push(Box::pin(async move {
-            let (state, key_head) = rebuild::<E, S>(&core, projection, at).await;
-            Job::Rebuilt { key, state, key_head, halt }
+            let value = rebuild::<E, S>(&core, projection, at).await;
+            Job::Rebuilt { key, value, halt }
         }));
     }
 
@@ -425,8 +428,8 @@ where
                 self.keys.stop_copying(key);
                 self.use_copy(key, copy);
             }
-            Job::Rebuilt { key, state, key_head, halt } => {
-                self.keys.copies(key).replace(state, key_head, Some(halt));
+            Job::Rebuilt { key, value, halt } => {
+                self.keys.copies(key).replace(value, Some(halt));
                 self.keys.touch(key);
             }
         }
@@ -521,22 +524,23 @@ where
         self.waiting_records = 0;
         self.jobs.clear();
         *self.family.recent.lock() = Recent::default();
+        // First nothing is shown, then there is nothing to show: readers must not see the values begin anew.
+        self.family.publish(self.cursor, self.generation, false);
         for halt in self.keys.discard_values() {
             self.family.metrics.halted(&halt.reason).decrement(1.0);
         }
-        self.family.publish(self.cursor, self.generation, false);
         self.announce();
     }
 }
 
 /// Folds a key's records below `before` into a fresh value, retrying for as long as the backend is away.
-async fn rebuild<E, S>(core: &Core, key: Key, before: Offset) -> (S, Offset)
+async fn rebuild<E, S>(core: &Core, key: Key, before: Offset) -> Published<S>
 where
     E: Event + Fold<S>,
     S: Default,
 {
     let selector = Selector::Key(key);
-    let mut value = Published { state: S::default(), version: 0, key_head: Offset::BEGIN };
+    let mut value = Published::begin();
     let mut after = Offset::BEGIN;
     let mut delays = Delays::new(Duration::from_millis(10), Duration::from_secs(5), core.ambient.seed());
     loop {
@@ -549,14 +553,14 @@ where
                 continue;
             }
         };
-        let Some(last) = page.iter().last() else { return (value.state, value.key_head) };
+        let Some(last) = page.iter().last() else { return value };
         after = last.offset;
         let events = page.iter().filter_map(|record| decode_caught::<E>(&record).ok());
-        if let Err(panicked) = fold_all(&mut value, events) {
+        if let Err(panicked) = fold_all(&mut value, page.epoch(), events) {
             // These records folded well a moment ago, so this fold is not deterministic. Serving the value that the
             // panic tore would be worse than serving an old one.
             tracing::error!(?selector, at = %panicked.at, "a fold panicked on a record it had folded before");
-            return (S::default(), Offset::BEGIN);
+            return Published::begin();
         }
     }
 }

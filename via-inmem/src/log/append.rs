@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 use via_backplane::{
-    Append, AppendError, Appended, BackendError, Entries, Entry, ErrorKind, Expectation, Limits, Offset,
-    Offsets, TooLarge,
+    Append, AppendError, Appended, BackendError, Entries, Entry, ErrorKind, Expectation, Head, Limits,
+    Offset, Offsets, TooLarge,
 };
 
 use super::family::{Log, State};
@@ -61,7 +61,7 @@ impl State {
 
     fn expect(&self, expectations: &[Expectation]) -> Result<(), AppendError> {
         for Expectation { key, head } in expectations {
-            let present = Offset(self.keys.head(key));
+            let present = Head { epoch: self.epoch, offset: Offset(self.keys.head(key)) };
             if present != *head {
                 return Err(AppendError::Conflict { head: Some(present) });
             }

@@ -1,9 +1,11 @@
 //! Appending: one, many, with an id, with an expectation.
 
-use via_backplane::{AppendFailed, AppendId, AppendOptions, Backplane, Offset, ReadRange, Retry, Selector};
+use via_backplane::{
+    AppendFailed, AppendId, AppendOptions, Backplane, Head, Offset, ReadRange, Retry, Selector,
+};
 use via_inmem::InMemory;
 
-use super::{noted, notes, start, stop, until};
+use super::{note, noted, notes, start, stop, until};
 
 #[tokio::test]
 async fn a_repeat_with_an_id_appends_nothing_and_answers_the_same() {
@@ -22,15 +24,55 @@ async fn a_failed_expectation_says_where_the_head_is() {
     let engine = start(&InMemory::new());
     let notes = notes(&engine);
     let expect = |head| AppendOptions::default().expect_head(head);
-    let first = notes.append_with(noted("one"), expect(Offset::BEGIN)).await.expect("the key is empty");
-    let error =
-        notes.append_with(noted("two"), expect(Offset::BEGIN)).await.expect_err("the key is not empty");
+    let empty = notes.loaded().await.key_head();
+    let first = notes.append_with(noted("one"), expect(empty)).await.expect("the key is empty");
+    let error = notes.append_with(noted("two"), expect(empty)).await.expect_err("the key is not empty");
     assert!(
-        matches!(&error, AppendFailed::Conflict { head, .. } if *head == Some(first.cursor.offset)),
+        matches!(&error, AppendFailed::Conflict { head, .. } if *head == Some(first.cursor.head())),
         "{error:?}"
     );
     assert_eq!(error.retry(), Retry::Never);
-    notes.append_with(noted("two"), expect(first.cursor.offset)).await.expect("the head is as expected");
+    notes.append_with(noted("two"), expect(first.cursor.head())).await.expect("the head is as expected");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_view_knows_its_own_keys_head() {
+    let engine = start(&InMemory::new());
+    let notes = notes(&engine);
+    let room = notes.instance("room").expect("valid");
+    let first = notes.append(noted("one")).await.expect("memory takes every append");
+    until(&notes, |notes| *notes == ["one"]).await;
+    let held = notes.loaded().await;
+    // The family moves on, and so does the key; what is held does not.
+    room.append(noted("elsewhere")).await.expect("memory takes every append");
+    let second = notes.append(noted("two")).await.expect("memory takes every append");
+    until(&notes, |notes| *notes == ["one", "two"]).await;
+    assert_eq!(held.key_head(), first.cursor.head());
+    assert_eq!(notes.loaded().await.key_head(), second.cursor.head());
+    let untouched = notes.instance("nobody").expect("valid").loaded().await.key_head();
+    assert_eq!(untouched, Head { epoch: first.cursor.epoch, offset: Offset::BEGIN });
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn an_expectation_of_a_log_that_was_recreated_fails() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let (notes, room) = (notes(&engine), notes(&engine).instance("room").expect("valid"));
+    note(&notes, "old").await;
+    let (seen, empty) = (notes.loaded().await.key_head(), room.loaded().await.key_head());
+    memory.recreate_log(notes.key().family());
+    // The new log's first record stands where the old one's stood.
+    let anew = notes.append(noted("new")).await.expect("memory takes every append");
+    assert_eq!(anew.cursor.offset, seen.offset);
+    for (state, head) in [(&notes, seen), (&room, empty)] {
+        let stale = AppendOptions::default().expect_head(head);
+        let error = state.append_with(noted("late"), stale).await.expect_err("the log is another one");
+        let AppendFailed::Conflict { head: Some(present), .. } = error else { panic!("{error:?}") };
+        assert_eq!((present.epoch, present.offset), (anew.cursor.epoch, head.offset));
+    }
+    until(&notes, |notes| *notes == ["new"]).await;
     stop(&engine).await;
 }
 
@@ -46,7 +88,8 @@ async fn a_batch_across_instances_is_all_or_none() {
         .expect("memory takes it");
     assert_eq!(positions[0].key, *left.key());
     assert_eq!(positions[1].cursor.offset.0, positions[0].cursor.offset.0 + 1, "adjacent");
-    let stale = AppendOptions::default().expect_head(Offset::BEGIN);
+    let empty = Head { offset: Offset::BEGIN, ..positions[0].cursor.head() };
+    let stale = AppendOptions::default().expect_head(empty);
     let error = via_backplane::Events::append_across(both(), stale).await.expect_err("left has a record");
     assert!(matches!(error, AppendFailed::Conflict { .. }), "{error:?}");
     until(&right, |notes| *notes == ["to the right"]).await;

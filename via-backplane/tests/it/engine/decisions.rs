@@ -54,6 +54,22 @@ async fn an_empty_decision_appends_nothing() {
 }
 
 #[tokio::test]
+async fn a_decision_follows_a_recreated_log_even_where_the_key_has_no_record() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let stock = engine.events::<Taken, Vec<u32>>("stock").expect("valid");
+    for by in 0..3 {
+        assert_eq!(stock.loaded().await.len(), 0);
+        memory.recreate_log(stock.key().family());
+        assert!(take(&stock, by).await.expect("the new log is noticed"), "there is stock");
+        until(&stock, |takers| *takers == [by]).await;
+        memory.recreate_log(stock.key().family());
+        until(&stock, Vec::is_empty).await;
+    }
+    stop(&engine).await;
+}
+
+#[tokio::test]
 async fn a_halted_key_decides_nothing() {
     let engine = start(&InMemory::new());
     let notes = notes(&engine);

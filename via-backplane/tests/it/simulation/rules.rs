@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use via_backplane::Rules;
 
 use super::{
+    facts::{Book as _, Noted, Tag},
     faults::Fault,
     stage::{self, Stage},
     world::{self, Setup},
@@ -59,6 +60,35 @@ fn section_1_a_tail_compares_the_record_it_stands_on() {
             }
             pod.shows(&[1, 4, 5, 6]).await?;
             other.shows(&[1, 4, 5, 6]).await?;
+            pod.leave().await;
+            other.leave().await;
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn section_1_an_expectation_is_of_the_epoch_it_was_decided_in() {
+    is_needed(
+        Rules { expect_epochs: false, ..Rules::ALL },
+        "decided on [1], the log holds [2]",
+        |stage| async move {
+            let (pod, other) = (stage.enter(1).await, stage.enter(2).await);
+            pod.append(1).await;
+            pod.shows(&[1]).await?;
+            // Nobody waits from here to the decision, so this pod cannot have noticed. The key's head is where it was.
+            stage.memory.recreate_log(&stage.family());
+            other.append(2).await;
+            let mut decided_on = Vec::new();
+            let decision = pod.notes.decide(|book| {
+                decided_on = book.lines().iter().map(|line| line.tag.op).collect();
+                Ok::<_, ()>(vec![Noted { tag: Tag { op: 3, index: 0 } }])
+            });
+            decision.await.expect("this pod folds the new log soon enough");
+            if decided_on != [2] {
+                return Err(format!("decided on {decided_on:?}, the log holds [2]"));
+            }
+            pod.shows(&[2, 3]).await?;
             pod.leave().await;
             other.leave().await;
             Ok(())

@@ -135,7 +135,11 @@ impl Client {
     async fn append_at_a_head(&mut self) {
         let notes = self.notes();
         let Some(view) = notes.read() else { return };
-        let head = view.lines().last().map(|line| line.offset).unwrap_or_default();
+        let head = view.key_head();
+        let last = view.lines().last().map(|line| line.offset).unwrap_or_default();
+        if head.offset != last {
+            self.violation(format!("a view that ends with {last} says its key's head is {head:?}"));
+        }
         drop(view);
         let op = self.begin("append at a head", Target::Log(vec![notes.key().clone()]));
         let options = AppendOptions::default().expect_head(head);
