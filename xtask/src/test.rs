@@ -14,6 +14,10 @@ use crate::workspace::{cargo, says};
 /// none of them works only beside another.
 const FEATURE_SETS: [(&str, &str); 3] = [("none", ""), ("bincode", "bincode"), ("prost", "prost")];
 
+/// The simulation searches its seeds once, with every feature: it is about interleavings, which no codec changes. Under the
+/// other feature sets it only has to run.
+const FEW_SEEDS: &[(&str, &str)] = &[("VIA_SIM_SEEDS", "5")];
+
 /// Runs every test and counts; a step that dies counts as a failed test, and the steps after it still run.
 pub(crate) fn run(steps: &mut Steps) -> Tally {
     install(steps);
@@ -32,7 +36,7 @@ pub(crate) fn run(steps: &mut Steps) -> Tally {
     tests.run_docs(steps);
     for (name, features) in FEATURE_SETS {
         let package = ["--package", "via-backplane", "--no-default-features", "--features", features];
-        tests.run(steps, &format!("via-backplane with features: {name}"), &package);
+        tests.run_with(FEW_SEEDS, steps, &format!("via-backplane with features: {name}"), &package);
     }
     // The web crate without the in-memory backplane it has by default.
     let bare = cargo(["check", "--package", "via", "--no-default-features"]);
@@ -68,7 +72,12 @@ impl Tests {
     }
 
     fn run(&mut self, steps: &mut Steps, name: &str, selection: &[&str]) {
+        self.run_with(&[], steps, name, selection);
+    }
+
+    fn run_with(&mut self, environment: &[(&str, &str)], steps: &mut Steps, name: &str, selection: &[&str]) {
         let mut run = self.command(selection);
+        run.envs(environment.iter().copied());
         run.arg("--no-fail-fast");
         if self.runner == Runner::Nextest {
             // A package may have no tests under some feature set; a skipped one is named.
