@@ -1,19 +1,22 @@
 //! From an event to a committed record.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Core, metrics::OfFamily, retry::Delays};
 use crate::{
-    Append, AppendError, AppendId, Appended, BackendError, EncodeError, Entries, Entry, Event, EventId,
-    Expectation, Head, Key, RecordId, Retry, Selector, TooLarge, TraceContext,
+    Append, AppendError, AppendId, Appended, BackendError, EncodeError, Entries, Entry, ErrorKind, Event,
+    EventId, Expectation, Head, Key, RecordId, Retry, Selector, TooLarge, TraceContext,
     envelope::{self, Envelope, Unknown},
 };
 
 /// Repeats of an append with an id whose outcome is unknown.
 const MAX_REPEATS: usize = 8;
+/// How long an append with an id goes on for at most, however long each attempt takes: longer than a cluster needs to elect a
+/// new leader. Then its caller is told, and may repeat it under the same id.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(20);
 /// Of answers that need no waiting, one in this many is timed: two clock reads would cost more than such an append.
 const TIMED_ONE_IN: u32 = 64;
 
@@ -333,33 +336,41 @@ async fn once(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appende
 
 async fn repeat(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appended, AppendError> {
     // Half the window: the repeats must arrive while the first attempt is still remembered.
-    let deadline = Instant::now() + core.backplane.limits().id_window / 2;
-    let mut delays = Delays::new(
-        std::time::Duration::from_millis(20),
-        std::time::Duration::from_secs(2),
-        core.ambient.seed(),
-    );
-    let mut repeats = 0;
-    loop {
-        match once(core, metrics, append.clone()).await {
-            Err(AppendError::MaybeCommitted(_)) if repeats < MAX_REPEATS && Instant::now() < deadline => {
-                repeats += 1;
-                delays.wait().await;
-            }
+    let deadline = Instant::now() + RESOLVE_WITHIN.min(core.backplane.limits().id_window / 2);
+    let mut unknown = None;
+    let resolved = timeout_at(deadline, resolve(core, metrics, append, &mut unknown)).await;
+    resolved.unwrap_or_else(|_| Err(AppendError::MaybeCommitted(unknown.unwrap_or_else(no_answer))))
+}
+
+/// Appends until the outcome is known; `unknown` is why it is not known yet.
+async fn resolve(
+    core: &Core,
+    metrics: &OfFamily,
+    append: Append,
+    unknown: &mut Option<BackendError>,
+) -> Result<Appended, AppendError> {
+    let mut delays = Delays::new(Duration::from_millis(20), Duration::from_secs(2), core.ambient.seed());
+    for repeats in 0.. {
+        let error = match once(core, metrics, append.clone()).await {
+            Err(AppendError::MaybeCommitted(error)) => error,
             // After an unknown outcome, a failure to reach the backend does not make the outcome known.
-            Err(AppendError::Backend(error)) if repeats > 0 && error.retry() == Retry::Safe => {
-                if repeats == MAX_REPEATS || Instant::now() >= deadline {
-                    return Err(AppendError::MaybeCommitted(error));
-                }
-                repeats += 1;
-                delays.wait().await;
-            }
-            Err(AppendError::Backend(error)) if repeats > 0 => {
+            Err(AppendError::Backend(error)) if unknown.is_some() && error.retry() == Retry::Safe => error,
+            Err(AppendError::Backend(error)) if unknown.is_some() => {
                 return Err(AppendError::MaybeCommitted(error));
             }
             outcome => return outcome,
+        };
+        if repeats == MAX_REPEATS {
+            return Err(AppendError::MaybeCommitted(error));
         }
+        *unknown = Some(error);
+        delays.wait().await;
     }
+    unreachable!("the repeats are counted")
+}
+
+fn no_answer() -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, "the backplane did not answer in time")
 }
 
 #[cfg(test)]

@@ -360,6 +360,8 @@ struct Slot<T> {
     unconfirmed: bool,
     /// The store held `value`; else it is the default, because the store held nothing.
     is_stored: bool,
+    /// The revision of a stored value that does not decode, newer than `value`.
+    undecodable: Option<Rev>,
     /// Counts the stores this copy has followed, each with revisions of its own.
     store: u64,
 }
@@ -368,7 +370,14 @@ impl<T: Default> Local<T> {
     pub(super) fn new(key: CellKey) -> Self {
         Self {
             key,
-            slot: Mutex::new(Slot { rev: None, value: None, unconfirmed: false, is_stored: false, store: 0 }),
+            slot: Mutex::new(Slot {
+                rev: None,
+                value: None,
+                unconfirmed: false,
+                is_stored: false,
+                undecodable: None,
+                store: 0,
+            }),
             version: watch::Sender::new(0),
             updating: tokio::sync::Mutex::new(()),
         }
@@ -388,6 +397,14 @@ impl<T: Default> Local<T> {
         }
     }
 
+    /// Remembers that the store holds what this binary cannot read, unless a newer value is held.
+    fn pass_over(&self, rev: Rev) {
+        let mut slot = self.slot.lock();
+        if slot.rev < Some(rev) {
+            slot.undecodable = slot.undecodable.max(Some(rev));
+        }
+    }
+
     /// Takes a value of the store, unless a newer one is held.
     fn take(&self, rev: Option<Rev>, value: Option<T>) {
         self.take_into(self.slot.lock(), rev, value);
@@ -400,6 +417,9 @@ impl<T: Default> Local<T> {
         }
         let version = *self.version.borrow() + 1;
         slot.rev = rev.or(slot.rev);
+        if slot.rev >= slot.undecodable {
+            slot.undecodable = None;
+        }
         slot.is_stored = value.is_some();
         let state = value.unwrap_or_default();
         slot.value = Some(Arc::new(Published { state, version, key_head: Head::default() }));
@@ -428,6 +448,8 @@ pub(super) trait Watched: Send + Sync {
     fn begin(&self, replay: Replay);
     /// The replay ended without this cell.
     fn was_not_replayed(&self);
+    /// Whether the store holds a value that this binary cannot read.
+    fn is_undecodable(&self) -> bool;
 }
 
 impl<T> Watched for Local<T>
@@ -442,6 +464,7 @@ where
         match StoredCell::decode_value(bytes) {
             Ok(value) => self.take(Some(rev), Some(value)),
             Err(error) => {
+                self.pass_over(rev);
                 counter!(CELL_UNDECODABLE).increment(1);
                 tracing::error!(cell = %self.key, rev = rev.0, %error, "the stored value does not decode; the last good one is kept");
             }
@@ -455,7 +478,7 @@ where
     fn begin(&self, replay: Replay) {
         let mut slot = self.slot.lock();
         if replay != Replay::SameStore {
-            slot.rev = None;
+            (slot.rev, slot.undecodable) = (None, None);
         }
         if replay == Replay::OtherStore {
             slot.store += 1;
@@ -465,10 +488,15 @@ where
 
     fn was_not_replayed(&self) {
         let mut slot = self.slot.lock();
+        slot.undecodable = None;
         // A default that stays one is no change.
         if slot.unconfirmed && (slot.is_stored || slot.value.is_none()) {
             slot.value = None;
             self.take_into(slot, None, None);
         }
+    }
+
+    fn is_undecodable(&self) -> bool {
+        self.slot.lock().undecodable.is_some()
     }
 }

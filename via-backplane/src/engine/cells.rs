@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::StreamExt as _;
@@ -13,8 +12,7 @@ use tokio::sync::Notify;
 use super::{
     Core,
     cell::{Replay, Watched},
-    metrics::OfTail,
-    retry::Delays,
+    tail::Tail,
 };
 use crate::{BackendError, BoxError, CellKey, CellSelector, Change, ErrorKind, Incarnation, Rev};
 
@@ -40,6 +38,12 @@ impl Cells {
         self.all.lock().len()
     }
 
+    /// Those whose stored value this binary cannot read, in order.
+    pub(super) fn undecodable(&self) -> Vec<CellKey> {
+        let every = self.every();
+        every.iter().filter(|cell| cell.is_undecodable()).map(|cell| cell.key().clone()).collect()
+    }
+
     fn every(&self) -> Vec<Arc<dyn Watched>> {
         self.all.lock().values().cloned().collect()
     }
@@ -47,8 +51,7 @@ impl Cells {
 
 /// Follows every cell below `prefix` for as long as the engine lives.
 pub(super) async fn follow(core: Core, cells: Arc<Cells>, prefix: CellKey) -> Result<(), BoxError> {
-    let tail = OfTail::new(&format!("cells {prefix}"));
-    let mut delays = Delays::new(Duration::from_millis(10), Duration::from_secs(5), core.ambient.seed());
+    let mut tail = Tail::new(&core, format!("cells {prefix}"));
     let mut follower = Follower {
         core,
         cells,
@@ -57,17 +60,15 @@ pub(super) async fn follow(core: Core, cells: Arc<Cells>, prefix: CellKey) -> Re
         replayed: BTreeSet::new(),
     };
     loop {
-        let error = match follower.watch(&tail, &mut delays).await {
+        let error = match follower.watch(&mut tail).await {
             Ok(Declared) => continue,
             Err(error) => error,
         };
-        tail.up.set(0.0);
-        tail.reconnects.increment(1);
+        tail.ended();
         if error.kind() == ErrorKind::Closed {
             return Ok(());
         }
-        tracing::warn!(%error, "the watch of the cells was interrupted");
-        delays.wait().await;
+        tail.wait_after(&error).await;
     }
 }
 
@@ -86,7 +87,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn watch(&mut self, tail: &OfTail, delays: &mut Delays) -> Result<Declared, BackendError> {
+    async fn watch(&mut self, tail: &mut Tail) -> Result<Declared, BackendError> {
         let core = self.core.clone();
         let store = core.backplane.store();
         let incarnation = store.incarnation().await?;
@@ -95,7 +96,7 @@ impl Follower {
         if store.incarnation().await? != incarnation {
             return Err(recreated());
         }
-        tail.up.set(1.0);
+        tail.opened();
         let cells = self.cells.clone();
         let mut followed = None;
         loop {
@@ -110,7 +111,7 @@ impl Follower {
                     let change = change.unwrap_or_else(|| Err(silent_end()))?;
                     match change {
                         Change::Begin => followed = Some(cells.count()),
-                        Change::End => delays.reset(),
+                        Change::End => tail.settled(),
                         _ => {}
                     }
                     if let Some((left_out, rev)) = self.take(change, incarnation) {

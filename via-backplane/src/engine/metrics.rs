@@ -146,7 +146,12 @@ pub const CATALOGUE: &[Metric] = &[
         &[],
         "stored cell values this pod passed over because they do not decode",
     ),
-    Metric::new(BACKPLANE_UP, Kind::Gauge, &[], "1 while the backplane answers pings, else 0"),
+    Metric::new(
+        BACKPLANE_UP,
+        Kind::Gauge,
+        &[],
+        "1 while the backplane answers pings, one a second and within two, else 0",
+    ),
     Metric::new(
         TAILER_UP,
         Kind::Gauge,
@@ -199,21 +204,6 @@ impl OfFamily {
     /// How many keys are halted for this reason.
     pub(crate) fn halted(&self, reason: &HaltReason) -> Gauge {
         gauge!(FOLD_HALTED, "family" => self.label.clone(), "reason" => reason.label())
-    }
-}
-
-/// A tail's or watch's handles.
-pub(crate) struct OfTail {
-    pub(crate) up: Gauge,
-    pub(crate) reconnects: Counter,
-}
-
-impl OfTail {
-    pub(crate) fn new(tail: &str) -> Self {
-        Self {
-            up: gauge!(TAILER_UP, "tail" => tail.to_owned()),
-            reconnects: counter!(RECONNECTS, "tail" => tail.to_owned()),
-        }
     }
 }
 

@@ -14,14 +14,15 @@ pub mod metrics;
 mod momentum;
 mod projection;
 mod projector;
+mod reach;
 mod registry;
 mod retry;
 mod supervisor;
+mod tail;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::timeout;
 
 use ambient::Ambient;
 #[cfg(feature = "testing")]
@@ -36,10 +37,7 @@ pub use projection::{Halt, HaltReason, View};
 pub use registry::RegisterError;
 pub use supervisor::{Fault, JobError, OnError, OnStop, Stop, Supervisor};
 
-use crate::{Backplane, BoxError, CellKey, Event, Fold, Key};
-
-/// How often the backplane is asked whether it is there.
-const PING_EVERY: Duration = Duration::from_secs(5);
+use crate::{Backplane, CellKey, Event, Fold, Key};
 
 /// A pod's engine over a backplane: folds events into state, keeps cells, and runs what must run beside them.
 ///
@@ -71,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) supervisor: Supervisor,
     registry: registry::Registry,
     cells: Arc<cells::Cells>,
+    reach: reach::Reach,
+    tails: tail::Tails,
 }
 
 impl Deref for Core {
@@ -150,6 +150,8 @@ impl Builder {
             supervisor: Supervisor::new(),
             registry: registry::Registry::default(),
             cells: Arc::default(),
+            reach: reach::Reach::default(),
+            tails: tail::Tails::default(),
         }));
         let engine = Engine { core };
         engine.start_tasks();
@@ -243,7 +245,14 @@ impl Engine {
     /// How this pod's engine stands.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.core.registry.health()
+        let mut health = Health {
+            backplane_is_up: self.core.reach.is_up(),
+            disconnected: self.core.tails.disconnected(),
+            undecodable: self.core.cells.undecodable(),
+            ..Health::default()
+        };
+        self.core.registry.add_health(&mut health);
+        health
     }
 
     /// Ends every task and closes the backplane. Idempotent.
@@ -264,7 +273,7 @@ impl Engine {
         let (core, cells) = (self.core.clone(), self.core.cells.clone());
         self.core.supervisor.spawn("cells", OnStop::Abort, |_| cells::follow(core, cells, app));
         let core = self.core.clone();
-        self.core.supervisor.spawn("ping", OnStop::Abort, |_| ping(core));
+        self.core.supervisor.spawn("ping", OnStop::Abort, |_| reach::ping(core));
     }
 }
 
@@ -275,22 +284,24 @@ impl fmt::Debug for Engine {
 }
 
 /// How a pod's engine stands.
+///
+/// A pod whose backplane is away goes on reading from its own copies, and its siblings see the same outage: that alone is no
+/// reason to take it out of service. `catching_up`, `halted` and `undecodable` say what it does not show as it should.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Health {
+    /// The backplane answered the last ping; there is one every second.
+    pub backplane_is_up: bool,
+    /// Tails and watches that are not connected, by the `tail` label of their metrics: what this pod shows of them may be old,
+    /// and appends and updates will probably fail.
+    pub disconnected: Vec<String>,
     /// Families that have not caught up with their log yet.
     pub catching_up: Vec<crate::Family>,
     /// Keys that fold no further.
     pub halted: Vec<(Key, Halt)>,
-}
-
-/// Asks the backplane whether it is there, for the gauge.
-async fn ping(core: Core) -> Result<(), BoxError> {
-    let up = ::metrics::gauge!(metrics::BACKPLANE_UP);
-    loop {
-        let answer = timeout(PING_EVERY, core.backplane.ping()).await;
-        up.set(if matches!(answer, Ok(Ok(()))) { 1.0 } else { 0.0 });
-        tokio::time::sleep(PING_EVERY).await;
-    }
+    /// Cells whose stored value this binary cannot read: they serve the last value it could, and are not loaded if there was
+    /// none, until somebody stores a value that decodes or removes this one.
+    pub undecodable: Vec<CellKey>,
 }
 
 /// The name of an engine-owned cell, outside the names users give.

@@ -11,18 +11,17 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::time::Instant;
 
 use super::{
     Core,
     decode::{Decoded, Problem, Undecodable, decode, decode_caught, identity},
     family::{Family, Recent},
     keys::Keys,
-    metrics::OfTail,
     momentum::Momentum,
     projection::{Copies, Folded, Halt, HaltReason, Panicked, Published, Run, fold_all},
     retry::Delays,
     supervisor::JobError,
+    tail::Tail,
 };
 use crate::{
     BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, Head, Hole, Key, Offset, ReadRange,
@@ -32,8 +31,6 @@ use crate::{
 
 /// Records that may wait for a fresh copy of a state; beyond that, the projector takes no more from the log.
 const MAX_WAITING_RECORDS: usize = 16_384;
-/// The most a tail waits before it is opened again, jitter aside.
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// Records per page when a value is folded anew.
 const REBUILD_PAGE: usize = 1_024;
 
@@ -110,29 +107,24 @@ where
 
     /// Tails for as long as the engine lives.
     pub(super) async fn run(mut self) -> Result<(), BoxError> {
-        let tail = OfTail::new(self.family.name.as_str());
-        let mut delays = Delays::new(Duration::from_millis(10), LONGEST_DELAY, self.core.ambient.seed());
+        let mut tail = Tail::new(&self.core, self.family.name.as_str().to_owned());
         loop {
-            let (before, opened) = (self.cursor, Instant::now());
-            let ended = self.tail(&tail).await;
-            tail.up.set(0.0);
-            tail.reconnects.increment(1);
-            if self.cursor.offset > before.offset || opened.elapsed() > LONGEST_DELAY {
-                delays.reset();
+            let before = self.cursor;
+            let ended = self.tail(&mut tail).await;
+            tail.ended();
+            if self.cursor.offset > before.offset {
+                tail.settled();
             }
             match ended {
                 Ended::Changed => {
                     self.start_over();
                     if before.offset == Offset::BEGIN {
                         // Nothing was folded since the last time: a head that lags behind the records says so for a while.
-                        delays.wait().await;
+                        tail.wait().await;
                     }
                 }
                 Ended::Failed(error) if error.kind() == ErrorKind::Closed => return Ok(()),
-                Ended::Failed(error) => {
-                    tracing::warn!(family = %self.family.name, %error, "the tail was interrupted");
-                    delays.wait().await;
-                }
+                Ended::Failed(error) => tail.wait_after(&error).await,
                 Ended::Lost => return self.rest().await,
             }
         }
@@ -146,14 +138,14 @@ where
         std::future::pending().await
     }
 
-    async fn tail(&mut self, tail: &OfTail) -> Ended {
+    async fn tail(&mut self, tail: &mut Tail) -> Ended {
         match self.try_tail(tail).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
     }
 
-    async fn try_tail(&mut self, tail: &OfTail) -> Result<std::convert::Infallible, Ended> {
+    async fn try_tail(&mut self, tail: &mut Tail) -> Result<std::convert::Infallible, Ended> {
         let core = self.core.clone();
         let log = core.backplane.log();
         let head = log.head(&self.selector).await?;
@@ -166,7 +158,7 @@ where
         if self.resume_from(head).exclusive() < from.exclusive() {
             return Err(went_back().into());
         }
-        tail.up.set(1.0);
+        tail.opened();
         // Nothing to compare with at the beginning of a log.
         let mut verified = self.cursor.offset == Offset::BEGIN;
         let mut momentum = Momentum::default();
@@ -543,12 +535,15 @@ where
     let mut value = Published::begin();
     let mut after = Offset::BEGIN;
     let mut delays = Delays::new(Duration::from_millis(10), Duration::from_secs(5), core.ambient.seed());
+    let mut is_said = false;
     loop {
         let range = ReadRange { after, up_to: Offset(before.0 - 1), limit: REBUILD_PAGE };
         let page = match core.backplane.log().read(&selector, range).await {
             Ok(page) => page,
             Err(error) => {
-                tracing::warn!(?selector, %error, "reading a halted key's records failed");
+                if !std::mem::replace(&mut is_said, true) {
+                    tracing::warn!(?selector, %error, "reading a halted key's records failed; trying again");
+                }
                 delays.wait().await;
                 continue;
             }

@@ -153,10 +153,8 @@ impl Registry {
         Ok((local, true))
     }
 
-    pub(super) fn health(&self) -> Health {
-        let mut health = Health::default();
-        self.declared.lock().families.values().for_each(|found| found.state.add_health(&mut health));
-        health
+    pub(super) fn add_health(&self, health: &mut Health) {
+        self.declared.lock().families.values().for_each(|found| found.state.add_health(health));
     }
 }
 

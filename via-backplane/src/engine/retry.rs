@@ -33,8 +33,21 @@ impl Delays {
 
     /// Waits for the next delay.
     pub(crate) async fn wait(&mut self) {
-        let delay = self.backoff.next().unwrap_or(self.max);
+        let delay = self.next();
         tokio::time::sleep(delay).await;
+    }
+
+    /// Waits for the longest delay, jitter on top, however few there were before.
+    pub(crate) async fn wait_longest(&mut self) {
+        let mut delay = self.next();
+        while delay < self.max {
+            delay = self.next();
+        }
+        tokio::time::sleep(delay).await;
+    }
+
+    fn next(&mut self) -> Duration {
+        self.backoff.next().unwrap_or(self.max)
     }
 }
 

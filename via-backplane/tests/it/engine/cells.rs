@@ -102,6 +102,17 @@ async fn bytes_that_do_not_decode_are_counted_and_not_overwritten() {
     late.cell::<u32>("other").expect("valid").loaded().await;
     assert!(unreadable.read().is_none(), "there is no good value to serve");
     assert!(meter.count("via_cell_undecodable_total") >= 1);
+    let named = [cell.key().clone()];
+    assert_eq!((engine.health().undecodable, late.health().undecodable), (named.to_vec(), named.to_vec()));
+    // A restart of the watch tells it again, and a value that decodes ends it.
+    late.cell::<u32>("another").expect("valid").loaded().await;
+    assert_eq!(late.health().undecodable, named);
+    let rev = memory.store().load(cell.key()).await.expect("memory loads").expect("it is garbage").rev;
+    memory.store().delete(cell.key(), rev).await.expect("memory deletes it");
+    for cell in [&unreadable, &cell] {
+        becomes(cell, &0).await;
+    }
+    assert_eq!(engine.health().undecodable.len() + late.health().undecodable.len(), 0);
     stop(&late).await;
     stop(&engine).await;
 }

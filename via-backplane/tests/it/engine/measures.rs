@@ -14,7 +14,7 @@ use ::metrics::{
     set_default_local_recorder,
 };
 use parking_lot::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use via_backplane::{
     Engine, OnStop, Status, Waited,
     fault::{Faulty, Link, Plan},
@@ -22,6 +22,9 @@ use via_backplane::{
 use via_inmem::InMemory;
 
 use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until};
+
+/// Within which an outage, and its end, is to be seen.
+const SOON: Duration = Duration::from_secs(4);
 
 /// A recorder of one thread that is asked afterwards. A metric is named as Prometheus writes it.
 #[derive(Default)]
@@ -185,21 +188,42 @@ async fn an_outage_is_seen_by_ping_tail_and_watch() {
     let engine = Engine::start(Arc::new(Faulty::new(Arc::new(InMemory::new()), Plan::seeded(1), &link)));
     let notes = notes(&engine);
     notes.loaded().await;
-    let up = ["via_backplane_up", "via_backplane_tailer_up{tail=notes}"];
+    let tails = ["notes", "cells app"];
+    let up = tails.map(|tail| format!("via_backplane_tailer_up{{tail={tail}}}"));
     for (says, turn) in [(1.0, None), (0.0, Some(true)), (1.0, Some(false))] {
         match turn {
             Some(true) => link.interrupt(),
             Some(false) => link.restore(),
             None => {}
         }
-        for name in up {
+        let turned = Instant::now();
+        for name in ["via_backplane_up"].into_iter().chain(up.iter().map(String::as_str)) {
             meter.says(name, says).await;
+            assert!(turned.elapsed() < SOON, "`{name}` was {says} only after {:?}", turned.elapsed());
         }
+        // By now the delays have grown; the tails hear that the backplane is back.
+        sleep(Duration::from_secs(60)).await;
     }
-    assert!(meter.count("via_backplane_reconnects_total{tail=notes}") >= 1);
-    let watches: Vec<_> =
-        meter.counters.lock().keys().filter(|name| name.contains("tail=cells")).cloned().collect();
-    assert!(watches.len() == 1 && meter.count(&watches[0]) >= 1, "{watches:?}");
+    for tail in tails {
+        assert!(meter.count(&format!("via_backplane_reconnects_total{{tail={tail}}}")) >= 1);
+    }
+    stop(&engine).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backplane_that_does_not_answer_is_down() {
+    let meter = Meter::default();
+    let _here = set_default_local_recorder(&meter);
+    let silent = Faulty::new(Arc::new(InMemory::new()), Plan::seeded(1), &Link::new());
+    let faults = silent.faults();
+    let engine = Engine::start(Arc::new(silent));
+    meter.says("via_backplane_up", 1.0).await;
+    // No call returns any more, and no stream yields.
+    faults.stop();
+    let stopped = Instant::now();
+    meter.says("via_backplane_up", 0.0).await;
+    assert!(stopped.elapsed() < SOON, "noticed only after {:?}", stopped.elapsed());
+    assert!(!engine.health().backplane_is_up);
     stop(&engine).await;
 }
 

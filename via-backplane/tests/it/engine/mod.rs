@@ -7,6 +7,7 @@ mod decisions;
 mod halts;
 mod losses;
 mod measures;
+mod outages;
 mod positions;
 mod registration;
 mod replaced_logs;
