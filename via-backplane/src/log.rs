@@ -345,14 +345,9 @@ impl Batch {
         self.range.clone().filter_map(|slot| Some((slot, self.records.get(slot)?)))
     }
 
-    /// The part of this batch in `slots`, sharing the records.
-    ///
-    /// # Panics
-    /// If `slots` is not within this batch.
-    #[must_use]
-    pub fn part(&self, slots: Range<usize>) -> Self {
-        assert!(self.range.start <= slots.start && slots.end <= self.range.end, "a part is within its batch");
-        Self { epoch: self.epoch, records: self.records.clone(), range: slots, hole: None }
+    /// The records in `slots`, in order.
+    pub(crate) fn records_in(&self, slots: Range<usize>) -> impl Iterator<Item = Stored<'_>> {
+        slots.filter_map(|slot| self.records.get(slot))
     }
 
     /// Whether there is no record; true only of a batch that brings a hole, and of a read past the end.

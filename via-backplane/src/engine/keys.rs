@@ -63,6 +63,11 @@ impl<S> Keys<S> {
         &mut self.entries[index].copies
     }
 
+    /// Gives up every spare: together they lag too much.
+    pub(super) fn give_up_spares(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.copies.give_up_the_spare());
+    }
+
     pub(super) fn is_halted(&self, index: usize) -> bool {
         self.entries[index].halted
     }

@@ -11,6 +11,7 @@ mod events;
 mod family;
 mod keys;
 pub mod metrics;
+mod missed;
 mod momentum;
 mod projection;
 mod projector;

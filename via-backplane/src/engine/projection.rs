@@ -7,7 +7,6 @@
 //! while it is held. See `docs/decisions/projection-copies.md`.
 
 use std::{
-    collections::VecDeque,
     fmt,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,15 +18,16 @@ use tokio::sync::watch;
 
 use super::{
     changes::Changes,
-    decode::{Decoded, decode},
+    decode::Decoded,
+    missed::{Lag, Load, Missed, Share},
     supervisor,
 };
-use crate::{Batch, Epoch, Event, Fold, Head, Key, Offset};
+use crate::{Batch, Epoch, Event, Fold, Head, Key, Offset, Stored};
 
-/// Records a spare may lag before it is given up: by then no reader has held the value for that long, and keeping
-/// the spare would keep all those records alive.
+/// Records a spare may lag before it is given up: by then no reader has held the value for that long, and catching up
+/// would take about as long as copying.
 const MAX_LAG_RECORDS: usize = 16_384;
-/// The same bound in bytes.
+/// The same bound in bytes, for what a spare lags is kept for it.
 const MAX_LAG_BYTES: usize = 8 << 20;
 
 /// A shared, immutable view of a value: cheap to clone, and the same for as long as it is held.
@@ -256,31 +256,11 @@ pub(crate) struct Run<'a> {
     pub(crate) batch: &'a Batch,
     pub(crate) first_slot: usize,
     pub(crate) last_slot: usize,
-    pub(crate) records: usize,
-    pub(crate) bytes: usize,
 }
 
-impl Run<'_> {
-    pub(crate) fn keep(&self) -> Kept {
-        Kept {
-            batch: self.batch.part(self.first_slot..self.last_slot + 1),
-            records: self.records,
-            bytes: self.bytes,
-        }
-    }
-}
-
-/// A run that outlives its batch, so that a copy can catch up on it.
-pub(crate) struct Kept {
-    batch: Batch,
-    pub(crate) records: usize,
-    bytes: usize,
-}
-
-impl Kept {
-    /// Decodes the records anew. Those that cannot be decoded were skipped the first time too.
-    fn decode<E: Event>(&self) -> impl Iterator<Item = Decoded<E>> + '_ {
-        self.batch.iter().filter_map(|record| decode::<E>(&record).ok())
+impl<'a> Run<'a> {
+    pub(crate) fn records(self) -> impl Iterator<Item = Stored<'a>> {
+        self.batch.records_in(self.first_slot..self.last_slot + 1)
     }
 }
 
@@ -289,8 +269,8 @@ impl Kept {
 pub(crate) enum Folded {
     /// Readers see it.
     Published,
-    /// Every copy is held: the run waits until a fresh one is made.
-    Held,
+    /// Every copy is held: the run, which is this large, waits until a fresh one is made.
+    Held(Load),
     /// The fold panicked.
     Panicked(Panicked),
 }
@@ -307,63 +287,75 @@ pub(crate) struct Copies<S> {
     pub(crate) shared: Arc<Projection<S>>,
     version: u64,
     spare: Option<Spare<S>>,
-    /// Runs no copy could take yet, oldest first. While there are any, nothing else is published.
-    waiting: VecDeque<Kept>,
+    /// What no copy could take yet. While there is any, nothing else is published.
+    waiting: Missed,
+    /// The emptied buffers of a spare that caught up, for the next one.
+    buffers: Missed,
+    family: Lag,
 }
 
 struct Spare<S> {
     value: Arc<Published<S>>,
-    /// What the published value has and this one has not, oldest first.
-    missed: VecDeque<Kept>,
-    records: usize,
-    bytes: usize,
+    /// What the published value has and this one has not.
+    missed: Missed,
+    share: Share,
 }
 
 impl<S> Spare<S> {
-    fn new(value: Arc<Published<S>>) -> Self {
-        Self { value, missed: VecDeque::new(), records: 0, bytes: 0 }
+    fn new(value: Arc<Published<S>>, missed: Missed, family: &Lag) -> Self {
+        let mut share = family.share();
+        share.set(missed.load().bytes);
+        Self { value, missed, share }
     }
 
-    fn misses(&mut self, run: Kept) {
-        self.records += run.records;
-        self.bytes += run.bytes;
-        self.missed.push_back(run);
+    fn misses(&mut self, run: Run<'_>) {
+        self.missed.add(run);
+        self.share.set(self.missed.load().bytes);
     }
 
     fn lags_too_far(&self) -> bool {
-        self.records > MAX_LAG_RECORDS || self.bytes > MAX_LAG_BYTES
+        let Load { records, bytes } = self.missed.load();
+        records > MAX_LAG_RECORDS || bytes > MAX_LAG_BYTES
     }
 }
 
 impl<S> Copies<S> {
-    pub(crate) fn new(shared: Arc<Projection<S>>) -> Self {
-        Self { shared, version: 0, spare: None, waiting: VecDeque::new() }
+    /// The copies of one of a family's keys; what they lag counts as the family's.
+    pub(crate) fn new(shared: Arc<Projection<S>>, family: &Lag) -> Self {
+        Self {
+            shared,
+            version: 0,
+            spare: None,
+            waiting: Missed::default(),
+            buffers: Missed::default(),
+            family: family.clone(),
+        }
     }
 
     /// Folds a decoded run into a copy nobody holds and publishes it. `events` is emptied.
     pub(crate) fn fold<E: Event + Fold<S>>(&mut self, run: Run<'_>, events: &mut Vec<Decoded<E>>) -> Folded {
         let folded = self.fold_now(run, events);
         events.clear();
-        if folded == Folded::Held {
-            self.waiting.push_back(run.keep());
-        }
-        folded
+        folded.unwrap_or_else(|| Folded::Held(self.waiting.add(run)))
     }
 
-    fn fold_now<E: Event + Fold<S>>(&mut self, run: Run<'_>, events: &mut Vec<Decoded<E>>) -> Folded {
+    /// `None` if every copy is held.
+    fn fold_now<E: Event + Fold<S>>(&mut self, run: Run<'_>, events: &mut Vec<Decoded<E>>) -> Option<Folded> {
         if !self.waiting.is_empty() {
-            return Folded::Held;
+            return None;
         }
         if let Some(folded) = self.fold_in_place(run, events) {
-            return folded;
+            return Some(folded);
         }
-        let Some(mut copy) = self.take_caught_up_spare::<E>() else { return Folded::Held };
+        let mut copy = self.take_caught_up_spare::<E>()?;
         let target = Arc::get_mut(&mut copy).expect("a spare that was taken is held by nobody else");
         if let Err(panicked) = fold_all(target, run.batch.epoch(), events.drain(..)) {
-            return Folded::Panicked(panicked);
+            return Some(Folded::Panicked(panicked));
         }
-        self.publish_instead(copy, [run.keep()]);
-        Folded::Published
+        let mut missed = std::mem::take(&mut self.buffers);
+        missed.add(run);
+        self.publish_instead(copy, missed);
+        Some(Folded::Published)
     }
 
     /// Folds into the published value if nobody holds it. A reader waits for the lock while that takes.
@@ -378,7 +370,7 @@ impl<S> Copies<S> {
         published.version = self.version;
         drop(slot);
         if let Some(spare) = &mut self.spare {
-            spare.misses(run.keep());
+            spare.misses(run);
         }
         self.drop_a_spare_that_lags();
         Some(Folded::Published)
@@ -391,24 +383,20 @@ impl<S> Copies<S> {
             self.spare = Some(spare);
             return None;
         };
-        for run in spare.missed {
-            // These records have been folded before. A fold that panics only the second time is not
-            // deterministic; the spare is torn and a fresh copy is made instead.
-            fold_all(copy, run.batch.epoch(), run.decode::<E>()).ok()?;
-        }
+        // These records have been folded before. A fold that panics only the second time is not
+        // deterministic; the spare is torn and a fresh copy is made instead.
+        fold_all(copy, spare.missed.epoch(), spare.missed.decode::<E>(&self.shared.key)).ok()?;
+        self.buffers = spare.missed.emptied();
         Some(spare.value)
     }
 
-    /// Publishes `copy`; the value published so far becomes the spare, which has missed `runs`.
-    fn publish_instead(&mut self, mut copy: Arc<Published<S>>, runs: impl IntoIterator<Item = Kept>) {
+    /// Publishes `copy`; the value published so far becomes the spare, which has `missed` the rest.
+    fn publish_instead(&mut self, mut copy: Arc<Published<S>>, missed: Missed) {
         self.version += 1;
         Arc::get_mut(&mut copy).expect("a copy is held by nobody else until it is published").version =
             self.version;
         let before = self.shared.slot.lock().value.replace(copy);
-        self.spare = before.map(Spare::new);
-        if let Some(spare) = &mut self.spare {
-            runs.into_iter().for_each(|run| spare.misses(run));
-        }
+        self.spare = before.map(|before| Spare::new(before, missed, &self.family));
         self.drop_a_spare_that_lags();
     }
 
@@ -418,42 +406,40 @@ impl<S> Copies<S> {
         }
     }
 
+    /// Gives up the spare; whoever holds the value next pays for a copy.
+    pub(crate) fn give_up_the_spare(&mut self) {
+        self.spare = None;
+    }
+
     /// The published value, held so that it cannot change while it is copied.
     pub(crate) fn hold(&self) -> Option<Arc<Published<S>>> {
         self.shared.slot.lock().value.clone()
     }
 
-    /// Folds the waiting runs into a fresh copy of the published value and publishes it; answers how many
-    /// records no longer wait.
+    /// Folds what waits into a fresh copy of the published value and publishes it; answers how much no longer waits.
     pub(crate) fn fold_waiting<E: Event + Fold<S>>(
         &mut self,
         mut copy: Published<S>,
-    ) -> (usize, Result<(), Panicked>) {
-        let runs = std::mem::take(&mut self.waiting);
-        let records = runs.iter().map(|run| run.records).sum();
-        let outcome =
-            runs.iter().try_for_each(|run| fold_all(&mut copy, run.batch.epoch(), run.decode::<E>()));
+    ) -> (Load, Result<(), Panicked>) {
+        let waited = std::mem::take(&mut self.waiting);
+        let load = waited.load();
+        let outcome = fold_all(&mut copy, waited.epoch(), waited.decode::<E>(&self.shared.key));
         if outcome.is_ok() {
-            self.publish_instead(Arc::new(copy), runs);
+            self.publish_instead(Arc::new(copy), waited);
         }
-        (records, outcome)
+        (load, outcome)
     }
 
-    /// Forgets the waiting runs; answers how many records they had, and the first one's offset.
-    pub(crate) fn drop_waiting(&mut self) -> (usize, Offset) {
-        let first = self
-            .waiting
-            .front()
-            .and_then(|run| run.batch.iter().next())
-            .map_or(Offset::BEGIN, |record| record.offset);
-        let records = self.waiting.drain(..).map(|run| run.records).sum();
-        (records, first)
+    /// Forgets what waits; answers how much it was, and the first record's offset.
+    pub(crate) fn drop_waiting(&mut self) -> (Load, Offset) {
+        let waited = std::mem::take(&mut self.waiting);
+        (waited.load(), waited.first().unwrap_or_default())
     }
 
     /// Replaces the value by one that was folded anew, and forgets every other copy.
     pub(crate) fn replace(&mut self, mut value: Published<S>, halt: Option<Halt>) {
         self.spare = None;
-        self.waiting.clear();
+        self.waiting = Missed::default();
         self.version += 1;
         value.version = self.version;
         let mut slot = self.shared.slot.lock();

@@ -17,6 +17,7 @@ use super::{
     decode::{Decoded, Problem, Undecodable, decode, decode_caught, identity},
     family::{Family, Recent},
     keys::Keys,
+    missed::{Lag, Load},
     momentum::Momentum,
     projection::{Copies, Folded, Halt, HaltReason, Panicked, Published, Run, fold_all},
     retry::Delays,
@@ -31,6 +32,8 @@ use crate::{
 
 /// Records that may wait for a fresh copy of a state; beyond that, the projector takes no more from the log.
 const MAX_WAITING_RECORDS: usize = 16_384;
+/// The same bound in bytes.
+const MAX_WAITING_BYTES: usize = 64 << 20;
 /// Records per page when a value is folded anew.
 const REBUILD_PAGE: usize = 1_024;
 
@@ -48,7 +51,9 @@ pub(super) struct Projector<E, S> {
     target: Offset,
     live: bool,
     generation: u64,
-    waiting_records: usize,
+    waiting: Load,
+    /// What the spares of all keys lag.
+    lag: Lag,
     jobs: FuturesUnordered<BoxFuture<'static, Job<S>>>,
     /// The slot of the record that is being decoded, by code that may be the user's.
     decoding: Option<usize>,
@@ -95,7 +100,8 @@ where
             target: Offset::BEGIN,
             live: false,
             generation: 0,
-            waiting_records: 0,
+            waiting: Load::default(),
+            lag: Lag::default(),
             jobs: FuturesUnordered::new(),
             decoding: None,
             events: Vec::new(),
@@ -168,7 +174,7 @@ where
             tokio::select! {
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
-                item = momentum.next(&mut records), if self.waiting_records < MAX_WAITING_RECORDS => {
+                item = momentum.next(&mut records), if self.has_room() => {
                     let batch = item.unwrap_or_else(|| Err(silent_end()))?;
                     momentum.gain(&batch);
                     if !verified {
@@ -298,8 +304,7 @@ where
         self.close(batch, run);
         let mut rest = batch.slots().skip_while(|(slot, _)| *slot != decoding);
         let (_, record) = rest.next().expect("the record that was being decoded is in the batch");
-        let family = &self.family;
-        let key = self.keys.find_or_insert(record.key, || Copies::new(family.projection(record.key)));
+        let key = self.index_of(record.key);
         self.meet_problem(key, &record, Problem::panicked(panic));
         self.identities.push((record.offset, identity(&record)));
     }
@@ -309,8 +314,7 @@ where
             Some(open) if self.keys.is(open.key, record.key) => open.key,
             _ => {
                 self.close(batch, run.take());
-                let family = &self.family;
-                self.keys.find_or_insert(record.key, || Copies::new(family.projection(record.key)))
+                self.index_of(record.key)
             }
         };
         self.decoding = Some(slot);
@@ -322,7 +326,7 @@ where
             Ok(decoded) => {
                 let id = decoded.id();
                 self.events.push(decoded);
-                run.get_or_insert_with(|| OpenRun::new(key, slot)).add(slot, record);
+                run.get_or_insert(OpenRun { key, first_slot: slot, last_slot: slot }).last_slot = slot;
                 id
             }
             Err(problem) => {
@@ -364,22 +368,28 @@ where
     /// Folds what a run has gathered.
     fn close(&mut self, batch: &Batch, run: Option<OpenRun>) {
         let Some(open) = run else { return };
-        let run = Run {
-            batch,
-            first_slot: open.first_slot,
-            last_slot: open.last_slot,
-            records: self.events.len(),
-            bytes: open.bytes,
-        };
-        let records = run.records;
+        let run = Run { batch, first_slot: open.first_slot, last_slot: open.last_slot };
         match self.keys.copies(open.key).fold(run, &mut self.events) {
             Folded::Published => self.keys.touch(open.key),
-            Folded::Held => {
-                self.waiting_records += records;
+            Folded::Held(load) => {
+                self.waiting += load;
                 self.want_copy(open.key);
             }
             Folded::Panicked(panicked) => self.undo(open.key, panicked),
         }
+        if self.lag.is_too_large() {
+            self.keys.give_up_spares();
+        }
+    }
+
+    /// Whether more may be taken from the log: what waits for a copy is bounded.
+    fn has_room(&self) -> bool {
+        self.waiting.records < MAX_WAITING_RECORDS && self.waiting.bytes < MAX_WAITING_BYTES
+    }
+
+    fn index_of(&mut self, key: &Key) -> usize {
+        let (family, lag) = (&self.family, &self.lag);
+        self.keys.find_or_insert(key, || Copies::new(family.projection(key), lag))
     }
 
     /// Asks for a fresh copy of a value whose copies are all held, unless one is being made.
@@ -432,8 +442,8 @@ where
     fn use_copy(&mut self, key: usize, copy: Result<Published<S>, String>) {
         let outcome = match copy {
             Ok(copy) => {
-                let (records, outcome) = self.keys.copies(key).fold_waiting::<E>(copy);
-                self.waiting_records -= records;
+                let (load, outcome) = self.keys.copies(key).fold_waiting::<E>(copy);
+                self.waiting -= load;
                 outcome
             }
             Err(message) => Err(self.give_up_waiting(key, message)),
@@ -446,16 +456,15 @@ where
 
     /// The state could not be cloned: the key halts at the first record that waits.
     fn give_up_waiting(&mut self, key: usize, message: String) -> Panicked {
-        let (records, at) = self.keys.copies(key).drop_waiting();
-        self.waiting_records -= records;
+        let (load, at) = self.keys.copies(key).drop_waiting();
+        self.waiting -= load;
         Panicked { at, message: format!("cloning the state: {message}") }
     }
 
     /// Records are known to be gone. Without a snapshot that covers them, their keys halt.
     fn cross(&mut self, hole: &Hole) {
         for (key, floor) in &hole.floors {
-            let family = &self.family;
-            let index = self.keys.find_or_insert(key, || Copies::new(family.projection(key)));
+            let index = self.index_of(key);
             if !self.keys.is_halted(index) {
                 self.family.metrics.gap_halt.increment(1);
                 self.halt(
@@ -489,7 +498,7 @@ where
 
     /// Says how far readers can see, unless runs still wait for a copy.
     fn publish(&mut self) {
-        if self.waiting_records > 0 {
+        if self.waiting.records > 0 {
             return;
         }
         let becomes_live = !self.live && self.cursor.offset >= self.target;
@@ -513,7 +522,7 @@ where
         self.live = false;
         self.cursor = Cursor::begin(Epoch::default());
         self.cursor_key = None;
-        self.waiting_records = 0;
+        self.waiting = Load::default();
         self.jobs.clear();
         *self.family.recent.lock() = Recent::default();
         // First nothing is shown, then there is nothing to show: readers must not see the values begin anew.
@@ -573,20 +582,9 @@ fn silent_end() -> BackendError {
 }
 
 /// A run being gathered; its decoded events are in the projector's buffer.
+#[derive(Clone, Copy)]
 struct OpenRun {
     key: usize,
     first_slot: usize,
     last_slot: usize,
-    bytes: usize,
-}
-
-impl OpenRun {
-    fn new(key: usize, slot: usize) -> Self {
-        Self { key, first_slot: slot, last_slot: slot, bytes: 0 }
-    }
-
-    fn add(&mut self, slot: usize, record: &Stored<'_>) {
-        self.last_slot = slot;
-        self.bytes += record.bytes.len();
-    }
 }

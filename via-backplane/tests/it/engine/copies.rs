@@ -222,3 +222,40 @@ async fn a_spare_that_lags_by_too_many_bytes_is_given_up_and_replaced() {
     let text = "x".repeat(100_000);
     a_spare_that_lags(|| super::noted(&text), 10, 10).await;
 }
+
+#[tokio::test]
+async fn spares_that_lag_too_much_together_are_given_up_together() {
+    let meter = Meter::default();
+    let _here = metrics::set_default_local_recorder(&meter);
+    let engine = start(&InMemory::new());
+    let notes = notes(&engine);
+    let rooms: Vec<_> = (0..80).map(|n| notes.instance(n.to_string()).expect("a valid name")).collect();
+    let copies = || meter.count("via_fold_copies_total{family=notes}");
+    for room in &rooms {
+        let held = room.loaded().await;
+        note(room, "the first copy is held").await;
+        drop(held);
+    }
+    assert_eq!(copies(), 80, "every room has a spare");
+    // One mebibyte each: far from what one key's spare may lag, but 64 of them are too much.
+    let half = "x".repeat(512 << 10);
+    for room in &rooms[..63] {
+        note(room, &half).await;
+        note(room, &half).await;
+    }
+    let held = rooms[0].loaded().await;
+    note(&rooms[0], "the value is held again").await;
+    assert_eq!((copies(), held.len()), (80, 3), "so much may be kept");
+    drop(held);
+    for room in &rooms {
+        note(room, &half).await;
+        note(room, &half).await;
+    }
+    for room in &rooms {
+        let held = room.loaded().await;
+        note(room, "the value is held again").await;
+        assert_eq!(room.loaded().await.len(), held.len() + 1);
+    }
+    assert_eq!(copies(), 80 + 80, "no spare was kept");
+    stop(&engine).await;
+}
