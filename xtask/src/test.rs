@@ -6,6 +6,7 @@ use nats_servers::CLUSTER_VARIABLE;
 
 use crate::chromium;
 use crate::nats;
+use crate::python;
 use crate::steps::Steps;
 use crate::tally::{Report, Runner, Tally};
 use crate::workspace::{cargo, says};
@@ -48,6 +49,7 @@ pub(crate) fn run(steps: &mut Steps) -> Tally {
 pub(crate) fn install(steps: &mut Steps) {
     steps.install("Chromium", chromium::ensure);
     steps.install("nats-server", nats::ensure);
+    steps.install("Python", python::ensure);
 }
 
 struct Tests {
