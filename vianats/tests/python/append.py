@@ -1,6 +1,5 @@
 """Appends events to a via log: one, or several as an atomic batch. Prints where the last one stands, as JSON."""
 
-import asyncio
 import json
 import os
 import secrets
@@ -66,4 +65,4 @@ parser.add_argument("--version", type=int, default=1)
 parser.add_argument("--id", help="makes a repeat harmless")
 parser.add_argument("--expect", type=int, help="the key's last offset, 0 for none")
 parser.add_argument("payload", nargs="+", help="an event as JSON")
-asyncio.run(main(parser.parse_args()))
+log.run(main(parser.parse_args()))

@@ -1,6 +1,7 @@
 """A via log on NATS JetStream, written from docs/wire-format.md alone."""
 
 import argparse
+import asyncio
 import json
 
 import nats
@@ -58,7 +59,7 @@ class Log:
 
     @classmethod
     async def connect(cls, url, prefix):
-        client = await nats.connect(url)
+        client = await nats.connect(url, connect_timeout=5, max_reconnect_attempts=3)
         answer = await ask(client, f"$JS.API.STREAM.INFO.{prefix}-events", b"{}")
         incarnation = (answer["config"].get("metadata") or {}).get("via-incarnation")
         if incarnation is None:
@@ -105,10 +106,14 @@ async def ask(client, subject, payload, headers=None):
     return answer
 
 
+def run(work):
+    asyncio.run(asyncio.wait_for(work, timeout=60))
+
+
 def arguments(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--url", required=True)
     parser.add_argument("--prefix", default="via")
     parser.add_argument("--family", required=True)
-    parser.add_argument("--instance", help="without it, the family's plain field; `*` is no wildcard here")
+    parser.add_argument("--instance", help="without it, the family's plain field")
     return parser

@@ -1,6 +1,5 @@
 """Prints the records of a key, or of a whole family, as JSON lines; first the key's floor, if it has one."""
 
-import asyncio
 import base64
 import json
 
@@ -57,4 +56,4 @@ async def main(given):
 parser = log.arguments(__doc__)
 parser.add_argument("--whole-family", action="store_true")
 parser.add_argument("--after", type=int, default=0, help="records above this offset")
-asyncio.run(main(parser.parse_args()))
+log.run(main(parser.parse_args()))
