@@ -1,0 +1,274 @@
+//! Appending: one record is a publish, several are an atomic batch.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, mpsc},
+    time::{Instant, timeout},
+};
+use via_backplane::{
+    Append, AppendError, Appended, BackendError, Entries, Epoch, ErrorKind, Head, Offset, Offsets, Selector,
+    TooLarge,
+};
+
+use crate::{
+    ack::{self, NotStored, Stored},
+    api::{self, Purge, Refusal},
+    delays::Delays,
+    generation::Generation,
+    group::{Groups, Waiting},
+    link::{Failed, unavailable},
+    names::LogSubjects,
+    pod::Pod,
+    publish::{Guards, Recalled},
+};
+
+/// What appends may have in flight, in units of [`UNIT`] bytes: 64 MiB.
+const IN_FLIGHT: u32 = 1 << 16;
+/// The unit in which appends in flight are bounded.
+const UNIT: usize = 1 << 10;
+/// What the smallest append counts for, which makes 8,192 of them the most.
+const SMALLEST: u32 = 8;
+
+/// What bounds appends, and groups those that nothing is expected of.
+pub(crate) struct Appender {
+    in_flight: Semaphore,
+    groups: Groups,
+}
+
+impl Appender {
+    /// The receiver is for the task that sends groups.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Waiting>) {
+        let (groups, waiting) = Groups::new((IN_FLIGHT / SMALLEST) as usize);
+        (Self { in_flight: Semaphore::new(IN_FLIGHT as usize), groups }, waiting)
+    }
+}
+
+impl Pod {
+    pub(crate) async fn append_records(&self, append: Append) -> Result<Appended, AppendError> {
+        self.check_size(&append.entries)?;
+        self.link().connected().await.map_err(AppendError::Backend)?;
+        let _permit = self.permit(&append.entries).await?;
+        let is_plain = append.expect.is_empty() && append.id.is_none();
+        if is_plain && matches!(append.entries, Entries::One(_)) {
+            return self.appender().groups.append(self, append).await;
+        }
+        self.append_alone(&append).await
+    }
+
+    /// Appends by messages of its own. Sizes were checked, and it has its permit.
+    pub(crate) async fn append_alone(&self, append: &Append) -> Result<Appended, AppendError> {
+        let deadline = Instant::now() + self.link().request_timeout();
+        let mut delays = Delays::short();
+        loop {
+            let generation = self.expected_generation(append).await?;
+            match self.attempt(&generation, append).await {
+                Attempt::Done(outcome) => return outcome,
+                // Nothing was stored: what is in the way may pass.
+                Attempt::Again(error) if Instant::now() >= deadline => {
+                    return Err(error);
+                }
+                Attempt::Again(_) => delays.wait().await,
+            }
+        }
+    }
+
+    /// The generation to append to. An expectation of another one than is known may be of a newer one.
+    async fn expected_generation(
+        &self,
+        append: &Append,
+    ) -> Result<Arc<Generation<LogSubjects>>, AppendError> {
+        let known = self.log_generation();
+        if append.expect.iter().all(|expected| expected.head.epoch.0 == known.number) {
+            return Ok(known);
+        }
+        self.look_at_log().await.map_err(AppendError::Backend)
+    }
+
+    fn check_size(&self, entries: &Entries) -> Result<(), AppendError> {
+        let limits = self.limits();
+        let over = |what, size, limit| AppendError::TooLarge(TooLarge { what, size, limit });
+        if entries.len() > limits.max_batch {
+            return Err(over("batch", entries.len(), limits.max_batch));
+        }
+        match entries.iter().find(|entry| entry.record.len() > limits.max_record) {
+            Some(entry) => Err(over("record", entry.record.len(), limits.max_record)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for its turn, for as long as a request may take.
+    async fn permit(&self, entries: &Entries) -> Result<SemaphorePermit<'_>, AppendError> {
+        let units: usize = entries.iter().map(|entry| entry.record.len() / UNIT).sum();
+        let units = u32::try_from(units).unwrap_or(IN_FLIGHT).clamp(SMALLEST, IN_FLIGHT);
+        let turn = self.appender().in_flight.acquire_many(units);
+        match timeout(self.link().request_timeout(), turn).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(AppendError::Backend(unavailable(
+                "too many appends are in flight: the servers are slower than what is appended",
+            ))),
+        }
+    }
+
+    async fn attempt(&self, generation: &Arc<Generation<LogSubjects>>, append: &Append) -> Attempt {
+        if append.expect.iter().any(|expected| expected.head.epoch.0 != generation.number) {
+            return self.unless_repeated(generation, append, AppendError::Conflict { head: None }).await;
+        }
+        let sent_at = generation.highest.load(Ordering::Acquire);
+        let answer = match &append.entries {
+            Entries::One(entry) if append.expect.len() <= 1 => {
+                self.publish(generation, entry, append.expect.first(), append.id.as_ref()).await
+            }
+            entries => self.publish_batch(generation, entries, &append.expect, append.id.as_ref()).await,
+        };
+        match answer {
+            Ok(answer) => self.judge(generation, append, sent_at, ack::read(&answer)).await,
+            Err(Failed::NotSent(error)) => Attempt::Done(Err(AppendError::Backend(error))),
+            Err(Failed::Unknown(error)) => Attempt::Done(Err(AppendError::MaybeCommitted(error))),
+            Err(Failed::NoResponders) => self.nobody_took(generation, append).await,
+        }
+    }
+
+    /// Nobody listens to the generation's subjects: it is over, or its leader is away. Nothing was stored.
+    async fn nobody_took(&self, generation: &Generation<LogSubjects>, append: &Append) -> Attempt {
+        match self.look_at_log().await {
+            Ok(present) if present.number != generation.number && !append.expect.is_empty() => {
+                Attempt::Done(Err(AppendError::Conflict { head: None }))
+            }
+            Ok(_) => Attempt::later(unavailable("the event stream has no leader now")),
+            Err(error) if error.kind() == ErrorKind::Unavailable => Attempt::later(error),
+            Err(error) => Attempt::Done(Err(AppendError::Backend(error))),
+        }
+    }
+
+    async fn judge(
+        &self,
+        generation: &Arc<Generation<LogSubjects>>,
+        append: &Append,
+        sent_at: u64,
+        answer: Result<Stored, NotStored>,
+    ) -> Attempt {
+        match answer {
+            Ok(stored) if stored.duplicate => {
+                // Only a single publish is told where it was; there it is also the first.
+                Attempt::Done(Ok(appended(generation, stored.sequence, append.entries.len())))
+            }
+            Ok(stored) => Attempt::Done(self.stored(generation, append, sent_at, stored).await),
+            Err(NotStored::Garbled(error)) => Attempt::Done(Err(AppendError::MaybeCommitted(error))),
+            Err(NotStored::Refused(refusal)) => self.refused(generation, append, refusal).await,
+        }
+    }
+
+    /// Sequences rise, so an ack that does not come after those known when it was asked for is of another log.
+    async fn stored(
+        &self,
+        generation: &Arc<Generation<LogSubjects>>,
+        append: &Append,
+        sent_at: u64,
+        stored: Stored,
+    ) -> Result<Appended, AppendError> {
+        let count = append.entries.len();
+        let guards = Guards::assign(&append.entries, &append.expect).homeless.len();
+        if guards > 0 {
+            // They have done their work; what is left of them is only in the way.
+            let subject = generation.subjects.guard();
+            api::purge(self.link(), self.stream(), &subject, Purge::Keep { keep: 0 }).await.ok();
+        }
+        generation.highest.fetch_max(stored.sequence, Ordering::AcqRel);
+        let first = (stored.sequence + 1).saturating_sub((count + guards) as u64);
+        if first > sent_at {
+            return Ok(appended(generation, first, count));
+        }
+        let present = self.look_at_log().await.map_err(AppendError::MaybeCommitted)?;
+        Ok(appended(&present, first, count))
+    }
+
+    async fn refused(
+        &self,
+        generation: &Arc<Generation<LogSubjects>>,
+        append: &Append,
+        refusal: Refusal,
+    ) -> Attempt {
+        match refusal.err_code {
+            ack::WRONG_LAST_SEQUENCE => {
+                let head = told_head(generation, append, &refusal);
+                self.unless_repeated(generation, append, AppendError::Conflict { head }).await
+            }
+            ack::UNDECIDED_LAST_SEQUENCE => self.undecided(generation, append).await,
+            ack::BATCH_HAS_DUPLICATE => {
+                self.unless_repeated(generation, append, AppendError::Duplicate).await
+            }
+            ack::ID_ON_ITS_WAY => Attempt::Again(on_its_way(refusal)),
+            ack::TOO_MANY_BATCHES | ack::BATCH_INCOMPLETE => {
+                Attempt::later(unavailable("the append could not be stored now").with_source(refusal))
+            }
+            // It was on its way into the store, and others may have stored it.
+            ack::STORE_FAILED => Attempt::Done(Err(AppendError::MaybeCommitted(refusal.into()))),
+            _ if refusal.is_temporary() => Attempt::later(refusal.into()),
+            _ => Attempt::Done(Err(AppendError::Backend(refusal.into()))),
+        }
+    }
+
+    /// Another write to the subject is on its way. Once the head is another, the expectation has failed.
+    async fn undecided(&self, generation: &Arc<Generation<LogSubjects>>, append: &Append) -> Attempt {
+        for expected in &append.expect {
+            match self.head_of(generation, &Selector::Key(expected.key.clone())).await {
+                Ok(head) if head != expected.head.offset => {
+                    let head = (append.expect.len() == 1).then_some(head_in(generation, head));
+                    return self.unless_repeated(generation, append, AppendError::Conflict { head }).await;
+                }
+                Ok(_) => {}
+                Err(error) => return Attempt::Done(Err(AppendError::Backend(error))),
+            }
+        }
+        Attempt::later(unavailable("another append to the key is on its way"))
+    }
+
+    /// A repeat beats a failed expectation, which a server without replicas judges first.
+    async fn unless_repeated(
+        &self,
+        generation: &Arc<Generation<LogSubjects>>,
+        append: &Append,
+        error: AppendError,
+    ) -> Attempt {
+        let Some(id) = &append.id else { return Attempt::Done(Err(error)) };
+        let key = &append.entries[0].key;
+        match self.recall(generation, key, id).await {
+            Ok(Recalled::At(first)) => Attempt::Done(Ok(appended(generation, first, append.entries.len()))),
+            Ok(Recalled::Never) => Attempt::Done(Err(error)),
+            Ok(Recalled::OnItsWay(refusal)) => Attempt::Again(on_its_way(refusal)),
+            Err(error) => Attempt::Done(Err(error)),
+        }
+    }
+}
+
+enum Attempt {
+    Done(Result<Appended, AppendError>),
+    /// This attempt stored nothing, and another may be luckier; the error is for when there is no time for one.
+    Again(AppendError),
+}
+
+impl Attempt {
+    fn later(error: BackendError) -> Self {
+        Self::Again(AppendError::Backend(error))
+    }
+}
+
+/// Somebody appends under the same id right now, or a leader that is gone once began to.
+fn on_its_way(refusal: Refusal) -> AppendError {
+    AppendError::MaybeCommitted(unavailable("an append of the same id is on its way").with_source(refusal))
+}
+
+fn appended(generation: &Generation<LogSubjects>, first: u64, count: usize) -> Appended {
+    Appended { epoch: Epoch(generation.number), offsets: Offsets::Run { first: Offset(first), count } }
+}
+
+/// The server says which sequence was last; with several expectations it does not say whose.
+fn told_head(generation: &Generation<LogSubjects>, append: &Append, refusal: &Refusal) -> Option<Head> {
+    let told = refusal.description.rsplit(' ').next()?.parse().ok()?;
+    (append.expect.len() == 1).then_some(head_in(generation, Offset(told)))
+}
+
+fn head_in(generation: &Generation<LogSubjects>, offset: Offset) -> Head {
+    Head { epoch: Epoch(generation.number), offset }
+}
