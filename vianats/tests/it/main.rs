@@ -2,3 +2,11 @@
 
 mod cluster;
 mod conformance;
+mod durable;
+mod garbage;
+mod generations;
+mod notes;
+mod outages;
+mod slow;
+mod start;
+mod warnings;

@@ -1,0 +1,42 @@
+//! Readers that are slower than what they read.
+
+use futures_util::StreamExt as _;
+use nats_servers::{Config, Server};
+use via_backplane::{Append, Backplane, Entries, Entry, Family, Key, Offset, Resume, Selector};
+
+use crate::notes::PATIENCE;
+
+#[tokio::test]
+async fn what_the_client_drops_is_read_again() {
+    const RECORDS: u64 = 4_000;
+    let server = Server::start(Config::new()).expect("a server");
+    // So small that everything beyond it is dropped while nobody reads.
+    let options = async_nats::ConnectOptions::new().subscription_capacity(400);
+    let client = options.connect(server.url()).await.expect("connected");
+    let backplane = vianats::Builder::with_client(client).connect().await.expect("connected");
+    let key = Key::of(&Family::new("posts").expect("a valid name"));
+    let mut tail = backplane
+        .log()
+        .subscribe(&Selector::Key(key.clone()), Resume::After(Offset::BEGIN))
+        .await
+        .expect("subscribed");
+    for round in 0..RECORDS / 500 {
+        let entry = |n: u64| Entry { key: key.clone(), record: (round * 500 + n).to_string().into() };
+        let append = Append::new(Entries::Many((0..500).map(entry).collect()));
+        backplane.log().append(append).await.expect("appended");
+    }
+    let mut next = 0;
+    while next < RECORDS {
+        let item = tokio::time::timeout(PATIENCE, tail.next()).await.expect("in time");
+        let batch = item.expect("never a silent end").expect("the tail goes on");
+        for record in batch.iter() {
+            assert_eq!(
+                String::from_utf8_lossy(record.bytes),
+                next.to_string(),
+                "in order, none twice, none missing"
+            );
+            next += 1;
+        }
+    }
+    backplane.close().await;
+}
