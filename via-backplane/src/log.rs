@@ -20,7 +20,8 @@ use crate::{AppendError, BackendError, Epoch, Family, Head, Key, Offset, Reply};
 ///   [`Hole`] where the adapter knows that records are gone.
 /// - **L4** A subscription that ends because the backend went away says so: its last item is an error, never a
 ///   silent end, and subscribing again at the last record misses nothing. It never ends by itself while the
-///   backend is up. A slow reader is bounded by the adapter without losing records.
+///   backend is up. A slow reader is bounded by the adapter without losing records. While the backend is away, calls answer
+///   so within a time the adapter bounds; nobody else does.
 /// - **L5** An append of several entries is adjacent, in order, all or none, and takes at most one expectation
 ///   per key. A failed one is [`AppendError::Conflict`]; one of another epoch than the log's present one fails, whatever
 ///   offset it names. `limits().max_batch` says how many entries it may have.

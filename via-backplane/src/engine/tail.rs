@@ -110,7 +110,12 @@ impl Tail {
         if error.retry() == Retry::Safe {
             tokio::select! {
                 biased;
-                () = core.reach.returned() => {}
+                () = core.reach.returned() => {
+                    // Soon, and soon again: it may be back without yet having all it had. The jitter keeps all tails from
+                    // coming at the same moment.
+                    self.delays.reset();
+                    self.delays.wait().await;
+                }
                 () = self.delays.wait() => {}
             }
         } else {
