@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 use via_backplane::{
     Append, AppendError, Appended, BackendError, Batch, Epoch, EventLog, Family, Head, Key, Offset,
-    OwnedRecord, Page, ReadRange, Reply, Resume, Selector, Subscription,
+    OwnedRecord, Page, ReadRange, Reply, Resume, Selector, Subscription, metrics::FOREIGN,
 };
 
 use crate::{
@@ -21,9 +21,6 @@ use crate::{
 const MAX_BATCH_RECORDS: usize = 1_024;
 /// Bytes after which a batch is handed on.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-
-/// Counts messages among the events that no key of via's becomes.
-const FOREIGN: &str = "via_backplane_foreign_records_total";
 
 impl EventLog for Pod {
     fn append(&self, append: Append) -> Reply<'_, Result<Appended, AppendError>> {
@@ -172,7 +169,7 @@ impl Tail {
                     %offset,
                     "a message among the events has no key of via's, and is skipped"
                 );
-                metrics::counter!(FOREIGN).increment(1);
+                metrics::counter!(FOREIGN, "of" => "events").increment(1);
                 None
             }
         }

@@ -25,6 +25,8 @@ pub(crate) const BACKPLANE_UP: &str = "via_backplane_up";
 pub(crate) const TAILER_UP: &str = "via_backplane_tailer_up";
 pub(crate) const RECONNECTS: &str = "via_backplane_reconnects_total";
 pub(crate) const APPEND_SECONDS: &str = "via_backplane_append_seconds";
+/// Counted by adapters: what is among the `events` or the `cells` under a name that no key becomes.
+pub const FOREIGN: &str = "via_backplane_foreign_total";
 pub(crate) const TASK_FAILURES: &str = "via_task_failures_total";
 
 /// What kind of metric a name is.
@@ -164,6 +166,13 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Histogram,
         &["family"],
         "time from append to acknowledgement; of answers that need no waiting, one in 64 is timed",
+    ),
+    // Adapters count these themselves, by this name.
+    Metric::new(
+        FOREIGN,
+        Kind::Counter,
+        &["of"],
+        "messages somebody else put among the events or the cells, under names that are nobody's; they are skipped",
     ),
     Metric::new(TASK_FAILURES, Kind::Counter, &["task"], "background tasks that failed or panicked"),
 ];

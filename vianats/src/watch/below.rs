@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use via_backplane::{BackendError, CellKey, Change};
+use via_backplane::{BackendError, CellKey, Change, metrics::FOREIGN};
 
 use super::{Tells, change, said};
 use crate::{
@@ -17,8 +17,6 @@ use crate::{
     pod::Pod,
 };
 
-/// Counts messages in the bucket that are no cell of via's.
-const FOREIGN: &str = "via_backplane_foreign_cells_total";
 /// How long the last message of the present may let itself be waited for before the leader is asked anew: it may be a
 /// marker whose time is over.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -111,7 +109,7 @@ impl Below {
                 rev = delivered.sequence,
                 "a message in the bucket is no cell of via's, and is skipped"
             );
-            metrics::counter!(FOREIGN).increment(1);
+            metrics::counter!(FOREIGN, "of" => "cells").increment(1);
             return None;
         };
         let latest = said(delivered.sequence, message.headers.as_ref(), message.payload);

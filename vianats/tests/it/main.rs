@@ -9,4 +9,5 @@ mod notes;
 mod outages;
 mod slow;
 mod start;
+mod tls;
 mod warnings;
