@@ -5,6 +5,7 @@ mod conformance;
 mod durable;
 mod garbage;
 mod generations;
+mod interop;
 mod notes;
 mod outages;
 mod slow;
