@@ -1,6 +1,9 @@
 //! One generation of a stream: which one it is, and when it is over.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
@@ -30,11 +33,23 @@ pub(crate) struct Generation<S> {
 pub(crate) struct Known<S> {
     pub(crate) name: String,
     present: RwLock<Arc<Generation<S>>>,
+    questions: AtomicU64,
+    answered: AtomicU64,
 }
+
+/// The number of a question to the server. What was asked earlier and is told later is no news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Question(u64);
 
 impl<S> Known<S> {
     pub(crate) fn new(name: String, present: Generation<S>) -> Self {
-        Self { name, present: RwLock::new(Arc::new(present)) }
+        let present = RwLock::new(Arc::new(present));
+        Self { name, present, questions: AtomicU64::new(0), answered: AtomicU64::new(0) }
+    }
+
+    /// Before the server is asked.
+    pub(crate) fn ask(&self) -> Question {
+        Question(self.questions.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
     pub(crate) fn present(&self) -> Arc<Generation<S>> {
@@ -42,9 +57,10 @@ impl<S> Known<S> {
     }
 
     /// Takes in what the server says now; answers the generation that is present then.
-    pub(crate) fn learn(&self, found: Generation<S>) -> Arc<Generation<S>> {
+    pub(crate) fn learn(&self, question: Question, found: Generation<S>) -> Arc<Generation<S>> {
         let mut present = self.present.write();
-        if present.number == found.number {
+        let is_news = self.answered.fetch_max(question.0, Ordering::AcqRel) < question.0;
+        if present.number == found.number || !is_news {
             return present.clone();
         }
         tracing::error!(
@@ -87,12 +103,15 @@ mod tests {
     fn what_was_recreated_or_restored_is_another_generation() {
         let known = Known::new("via-events".into(), generation(7, 1_000));
         let first = known.present();
-        assert!(Arc::ptr_eq(&known.learn(generation(7, 1_000)), &first), "nothing has changed");
+        let early = known.ask();
+        assert!(Arc::ptr_eq(&known.learn(known.ask(), generation(7, 1_000)), &first), "nothing has changed");
         assert!(!first.over.is_cancelled());
-        let restored = known.learn(generation(7, 2_000));
+        let restored = known.learn(known.ask(), generation(7, 2_000));
         assert!(first.over.is_cancelled() && !restored.over.is_cancelled());
-        let recreated = known.learn(generation(8, 2_000));
+        let recreated = known.learn(known.ask(), generation(8, 2_000));
         assert!(restored.over.is_cancelled());
+        known.learn(early, generation(7, 1_000));
+        assert!(!recreated.over.is_cancelled(), "an answer that comes late is no news");
         assert!(Arc::ptr_eq(&known.present(), &recreated));
     }
 }

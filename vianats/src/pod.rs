@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use async_nats::Subscriber;
+use futures_util::StreamExt as _;
 use via_backplane::{BackendError, Backplane, Compactor, EventLog, Feed, Limits, OnStop, Reply, Store};
 
 use crate::{
@@ -106,27 +108,43 @@ impl Pod {
 
     /// Asks the server which generation of the log is there.
     pub(crate) async fn look_at_log(&self) -> Result<Arc<Generation<LogSubjects>>, BackendError> {
+        let question = self.0.log.ask();
         let found = streams::look::<Events>(self.link(), self.prefix()).await?;
-        Ok(self.0.log.learn(found))
+        Ok(self.0.log.learn(question, found))
     }
 
     /// Asks the server which generation of the bucket is there.
     pub(crate) async fn look_at_cells(&self) -> Result<Arc<Generation<CellSubjects>>, BackendError> {
+        let question = self.0.cells.ask();
         let found = streams::look::<Cells>(self.link(), self.prefix()).await?;
-        Ok(self.0.cells.learn(found))
+        Ok(self.0.cells.learn(question, found))
     }
 
-    /// A stream that was deleted and created again under live readers tells nobody: they would wait for ever.
+    /// A stream that was deleted and created again under live readers does not end them: they would wait for ever. The server
+    /// tells whoever listens, if they may and if nothing is lost on the way; so it is also asked every few seconds.
     async fn keep_looking(&self) {
+        let told = format!("$JS.EVENT.ADVISORY.STREAM.*.{}", self.stream());
+        let mut advisories = self.link().listen(told).await.ok();
         loop {
             let jitter = LOOK_EVERY.mul_f64(rand::random::<f64>() / 2.0);
-            tokio::time::sleep(LOOK_EVERY + jitter).await;
+            tokio::time::timeout(LOOK_EVERY + jitter, next_of(&mut advisories)).await.ok();
             for looked in [self.look_at_log().await.map(drop), self.look_at_cells().await.map(drop)] {
                 if let Err(error) = looked {
                     tracing::debug!(%error, "the streams could not be looked at");
                 }
             }
         }
+    }
+}
+
+/// Waits for ever where there is nobody to tell.
+async fn next_of(advisories: &mut Option<Subscriber>) {
+    let told = match advisories {
+        Some(advisories) => advisories.next().await.is_some(),
+        None => false,
+    };
+    if !told {
+        std::future::pending::<()>().await;
     }
 }
 
