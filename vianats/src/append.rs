@@ -180,6 +180,11 @@ impl Pod {
             return Ok(appended(generation, first, count));
         }
         let present = self.look_at_log().await.map_err(AppendError::MaybeCommitted)?;
+        if present.number == generation.number {
+            // Its servers were given an older copy of it. What it counts from there on is believed again.
+            tracing::error!(sequence = first, sent_at, "the event stream has gone back to an older state");
+            generation.highest.store(stored.sequence, Ordering::Release);
+        }
         Ok(appended(&present, first, count))
     }
 
