@@ -11,18 +11,18 @@ fn a_stream_outlives_its_leader() {
     let mut client = Client::connect(cluster.servers()[0].addr());
     assert!(!client.info.contains("connect_urls"), "no way around a proxy is told: {}", client.info);
     client.make_stream("s", 3);
-    let (_, ack) = client.ask("s.a", "inbox.1", "one");
+    let ack = client.append("s.a", "inbox.1", "one");
     assert!(ack.contains("\"seq\":1"), "{ack}");
 
     let leader = cluster.stream_leader("s").unwrap_or_else(|error| panic!("{error}"));
     leader.kill();
     let next = cluster.stream_leader("s").unwrap_or_else(|error| panic!("{error}"));
     assert_ne!(next.name(), leader.name());
-    let (_, ack) = Client::connect(next.addr()).ask("s.a", "inbox.1", "two");
+    let ack = Client::connect(next.addr()).append("s.a", "inbox.1", "two");
     assert!(ack.contains("\"seq\":2"), "{ack}");
 
     leader.restart().unwrap_or_else(|error| panic!("{error}"));
-    let (_, ack) = Client::connect(leader.addr()).ask("s.a", "inbox.1", "three");
+    let ack = Client::connect(leader.addr()).append("s.a", "inbox.1", "three");
     assert!(ack.contains("\"seq\":3"), "{ack}");
 }
 
