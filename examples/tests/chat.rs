@@ -138,3 +138,15 @@ fn a_bad_address_is_one_line_and_exit_code_1() {
         assert_eq!(output.status.code(), Some(1));
     }
 }
+
+#[test]
+fn a_bad_backplane_is_one_line_that_names_the_choices() {
+    let output = command("127.0.0.1:0").env("VIA_BACKPLANE", "postgres://x").output().expect("the chat runs");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(
+        said,
+        "Error: VIA_BACKPLANE is `postgres://x`: write `memory`, or the addresses of NATS servers such as \
+         `nats://127.0.0.1:4222`, separated by commas\n"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}

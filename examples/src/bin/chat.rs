@@ -1,7 +1,8 @@
 //! A live chat: one room, the last 50 lines, as many people as have the page open.
 //!
 //! `cargo run --release --bin chat`, open the printed address in two windows, and talk to yourself.
-//! `VIA_ADDR` says where it listens; 127.0.0.1:3000 unless set.
+//! `VIA_ADDR` says where it listens, 127.0.0.1:3000 unless set. `VIA_BACKPLANE` says where the room lives: `memory`, which it
+//! does unless set, or `nats://…`, where any number of pods serve one room. `cargo xtask cluster` runs three.
 
 use via::prelude::*;
 
@@ -106,5 +107,11 @@ impl Page for Room {
 async fn main() -> via::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let addr = std::env::var("VIA_ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
-    App::new().page::<Room>("/").stylesheet(include_str!("../../styles/chat.css")).serve(addr).await
+    App::new()
+        .with_backplane(examples::backplane::from_env().await?)
+        .with_prometheus()
+        .page::<Room>("/")
+        .stylesheet(include_str!("../../styles/chat.css"))
+        .serve(addr)
+        .await
 }

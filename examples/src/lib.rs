@@ -1,0 +1,3 @@
+//! What the examples share: the backplane, chosen by whoever runs them.
+
+pub mod backplane;
