@@ -9,6 +9,9 @@
 )]
 
 mod chromium;
+mod cluster;
+mod debian;
+mod haproxy;
 mod lint;
 mod nats;
 mod picture;
@@ -23,10 +26,12 @@ use std::process::ExitCode;
 use steps::Steps;
 
 const COMMANDS: &str = "\
-cargo xtask install   installs what the tests need where it is missing: Chromium, nats-server, packages for Python
+cargo xtask install   installs what the tests need where it is missing: Chromium, nats-server, HAProxy, packages for Python
 cargo xtask test      the same, then runs every test
 cargo xtask lint      rustfmt, clippy, rustdoc and cargo-deny, warnings refused
 cargo xtask ci        what CI runs: the lockfile, test, lint
+cargo xtask cluster   runs the chat on three pods over three NATS servers, behind a proxy, until Ctrl-C;
+                      with --check kills them one by one while browsers click, and proves that nothing was lost
 cargo xtask picture   takes the README's picture, docs/chat.png, in Chromium";
 
 fn main() -> ExitCode {
@@ -54,6 +59,12 @@ fn main() -> ExitCode {
             lint::run(&mut steps);
             steps.print();
             println!("{tally}");
+        }
+        ["cluster"] => cluster::show(&mut steps),
+        ["cluster", "--check"] => {
+            test::install(&mut steps);
+            cluster::check(&mut steps);
+            steps.print();
         }
         ["picture"] => picture::run(&mut steps),
         [] | ["help" | "--help" | "-h"] => println!("{COMMANDS}"),

@@ -5,6 +5,7 @@ use std::process::Command;
 use nats_servers::CLUSTER_VARIABLE;
 
 use crate::chromium;
+use crate::haproxy;
 use crate::nats;
 use crate::python;
 use crate::steps::Steps;
@@ -49,6 +50,7 @@ pub(crate) fn run(steps: &mut Steps) -> Tally {
 pub(crate) fn install(steps: &mut Steps) {
     steps.install("Chromium", chromium::ensure);
     steps.install("nats-server", nats::ensure);
+    steps.install("HAProxy", haproxy::ensure);
     steps.install("Python", python::ensure);
 }
 

@@ -42,3 +42,4 @@ pub use process::Process;
 pub use proxy::{Acks, Link, Proxy};
 pub use server::Server;
 pub use shared::{CLUSTER_VARIABLE, Shared, shared_cluster};
+pub use wait::wait_for;

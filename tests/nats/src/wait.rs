@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 /// How long to look away between two looks: short beside what any of these facts takes to come about.
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// Looks until there is something to see; nothing if `patience` ends first.
-pub(crate) fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+/// Looks until there is something to see, every few milliseconds; nothing if `patience` ends first.
+///
+/// It blocks the thread: it is for what has nothing to wait on, such as another process's state.
+pub fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(seen) = look() {
