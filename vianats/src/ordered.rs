@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::task::coop::unconstrained;
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use via_backplane::{BackendError, ErrorKind};
 
@@ -29,6 +32,9 @@ const SILENCE: Duration = Duration::from_secs(8);
 /// A pause in the middle of what is known to come, after which the rest is taken to have been dropped by the client. It
 /// doubles with every attempt that brings nothing.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long a consumer may take to be created. Of those asked for on a cluster's stream that is just being created itself,
+/// about one in a hundred is never answered for.
+const CREATED_WITHIN: Duration = Duration::from_secs(1);
 /// How long the server keeps a consumer that nobody listens to.
 const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
@@ -230,7 +236,25 @@ struct Opened {
     pending: u64,
 }
 
+/// Opens a consumer, for as long as a request may take; asks for another where one is not answered for.
 async fn open(link: &Link, stream: &str, filter: &str, start: Start) -> Result<Opened, BackendError> {
+    let deadline = Instant::now() + link.request_timeout();
+    loop {
+        let attempt = (Instant::now() + CREATED_WITHIN).min(deadline);
+        match timeout_at(attempt, create(link, stream, filter, start)).await {
+            Ok(opened) => return opened,
+            Err(_) if attempt == deadline => {
+                return Err(unavailable(format!(
+                    "no consumer was created on `{stream}` within {:?}",
+                    link.request_timeout()
+                )));
+            }
+            Err(_) => tracing::debug!(stream, filter, "a consumer was asked for in vain"),
+        }
+    }
+}
+
+async fn create(link: &Link, stream: &str, filter: &str, start: Start) -> Result<Opened, BackendError> {
     #[derive(Serialize)]
     struct Request<'a> {
         stream_name: &'a str,
