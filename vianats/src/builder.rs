@@ -12,6 +12,7 @@ use crate::{
     link::{Events, Link},
     names,
     pod::{Nats, Pod},
+    reach::Presence,
     servers::{self, Credentials, Servers},
     streams::{self, Kind, Storage, Wish},
 };
@@ -345,12 +346,14 @@ impl Builder {
     }
 
     async fn try_provision(&self, link: &Link) -> Result<Pod, BackendError> {
+        // First, so that the other servers know of it by the time that the streams are there.
+        let presence = Presence::announce(link, &self.prefix).await?;
         let (log, log_info) = streams::ensure::<streams::Events>(link, &self.prefix, &self.wish).await?;
         let (cells, cells_info) = streams::ensure::<streams::Cells>(link, &self.prefix, &self.wish).await?;
         checks::warn(link, &self.wish, [&log_info, &cells_info], self.monitoring.as_deref()).await;
         let log = Known::new(streams::Events::name(&self.prefix), log);
         let cells = Known::new(streams::Cells::name(&self.prefix), cells);
-        Ok(Pod::new(link.clone(), self.prefix.clone(), log, cells))
+        Ok(Pod::new(link.clone(), self.prefix.clone(), log, cells, presence))
     }
 }
 

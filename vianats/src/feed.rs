@@ -53,8 +53,7 @@ impl Listener {
         let opened = link.now();
         let subject = names::topic(pod.prefix(), topic);
         let inbox = link.listen(subject.clone()).await?;
-        // Whatever is answered on the same connection is answered after the server knows of the subscription.
-        pod.look_at_cells().await?;
+        pod.presence().is_known(&link).await?;
         match link.refused(opened, &subject) {
             Some(refused) => Err(refused),
             None => Ok(Self { link, subject, opened, inbox }),

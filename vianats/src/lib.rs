@@ -81,6 +81,7 @@ mod names;
 mod ordered;
 mod pod;
 mod publish;
+mod reach;
 mod servers;
 mod store;
 mod streams;

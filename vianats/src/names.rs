@@ -194,6 +194,11 @@ impl CellSubjects {
     }
 }
 
+/// What every pod listens to. Nothing is delivered there; below it, servers report to pods.
+pub(crate) fn pods(prefix: &str) -> String {
+    format!("{prefix}.pods")
+}
+
 /// Where a topic's messages go. They are in no stream.
 pub(crate) fn topic(prefix: &str, topic: &Topic) -> String {
     let mut subject = format!("{prefix}.feed.");

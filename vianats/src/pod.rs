@@ -12,6 +12,7 @@ use crate::{
     group,
     link::Link,
     names::{CellSubjects, LogSubjects},
+    reach::Presence,
     streams::{self, Cells, Events},
 };
 
@@ -38,6 +39,7 @@ struct Inner {
     log: Known<LogSubjects>,
     cells: Known<CellSubjects>,
     appender: Appender,
+    presence: Presence,
 }
 
 impl Nats {
@@ -58,9 +60,10 @@ impl Pod {
         prefix: String,
         log: Known<LogSubjects>,
         cells: Known<CellSubjects>,
+        presence: Presence,
     ) -> Self {
         let (appender, waiting) = Appender::new();
-        let pod = Self(Arc::new(Inner { link, prefix, log, cells, appender }));
+        let pod = Self(Arc::new(Inner { link, prefix, log, cells, appender, presence }));
         let groups = group::gather(pod.clone(), waiting);
         pod.link().supervisor().spawn("nats groups", OnStop::Abort, |_| async {
             groups.await;
@@ -94,6 +97,10 @@ impl Pod {
 
     pub(crate) fn appender(&self) -> &Appender {
         &self.0.appender
+    }
+
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     /// The generation of the log that was last known.

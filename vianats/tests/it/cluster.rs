@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// A prefix no other case has: cases run in processes of their own, and many in one where there is no nextest.
-pub(crate) fn prefix(case: usize) -> String {
+pub(crate) fn prefix(case: impl std::fmt::Display) -> String {
     format!("t{}-{case}", std::process::id())
 }
 

@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod durable;
+mod feed;
 mod garbage;
 mod generations;
 mod interop;
