@@ -11,5 +11,7 @@ mod notes;
 mod outages;
 mod slow;
 mod start;
+mod store;
 mod tls;
 mod warnings;
+mod watches;
