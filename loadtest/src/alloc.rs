@@ -5,13 +5,15 @@ use std::{
     cell::Cell,
     future::Future,
     pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     task::{Context, Poll},
 };
 
 /// The system's allocator, counted.
 pub(crate) struct Counting;
 
+/// Threads that count get in each other's way, which only those should pay who want to know.
+static WANTED: AtomicBool = AtomicBool::new(false);
 static OTHER: AtomicU64 = AtomicU64::new(0);
 static WATCHED: AtomicU64 = AtomicU64::new(0);
 
@@ -41,8 +43,16 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 fn count() {
+    if !WANTED.load(Ordering::Relaxed) {
+        return;
+    }
     let counter = if WATCHING.try_with(Cell::get).unwrap_or(false) { &WATCHED } else { &OTHER };
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts from now on.
+pub(crate) fn start_counting() {
+    WANTED.store(true, Ordering::Relaxed);
 }
 
 /// How many allocations there were.

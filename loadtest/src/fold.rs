@@ -17,8 +17,9 @@ use via_backplane::{AppendOptions, Engine, Event, Events, Fold, OnStop, Position
 use via_inmem::InMemory;
 
 use crate::{
-    alloc::{Allocations, watched},
+    alloc::{Allocations, start_counting, watched},
     median::median,
+    print::print,
 };
 use events::{Added, Moved, Table, Touched};
 
@@ -85,6 +86,7 @@ struct Run {
 }
 
 pub(crate) fn run(arguments: &Arguments) {
+    start_counting();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -284,11 +286,6 @@ fn read_until(state: &Events<Touched, Table>, stop: &AtomicBool) -> usize {
         reads += 1;
     }
     reads
-}
-
-#[expect(clippy::print_stdout, reason = "the report is what this program is for")]
-fn print(line: &str) {
-    println!("{line}");
 }
 
 fn summarize(report: &Report) {

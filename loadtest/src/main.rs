@@ -1,12 +1,22 @@
 //! Load and comparison programs. Every figure stands beside a raw baseline of the same run.
 //!
-//! `cargo run --release -p loadtest -- fold --json`
+//! `cargo run --release -p loadtest -- fold --json`; `docs/benchmarks.md` describes each of them.
 
 mod alloc;
+mod append;
+mod cold_start;
+mod cpu;
 mod fold;
+mod latency;
 mod median;
+mod print;
+mod target;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use target::Failure;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
@@ -22,10 +32,34 @@ struct Arguments {
 enum What {
     /// Append to folded, in memory, on one pod.
     Fold(fold::Arguments),
+    /// Appends to JetStream, beside async-nats alone.
+    Append(append::Arguments),
+    /// A fresh pod until it is live, beside an ordered push consumer of async-nats alone.
+    ColdStart(cold_start::Arguments),
 }
 
-fn main() {
-    match Arguments::parse().what {
-        What::Fold(arguments) => fold::run(&arguments),
+fn main() -> ExitCode {
+    let done = match Arguments::parse().what {
+        What::Fold(arguments) => {
+            fold::run(&arguments);
+            Ok(())
+        }
+        What::Append(arguments) => append::run(&arguments),
+        What::ColdStart(arguments) => cold_start::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&*failure),
     }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    let mut said = format!("error: {failure}");
+    let mut source = failure.source();
+    while let Some(cause) = source {
+        said = format!("{said}: {cause}");
+        source = cause.source();
+    }
+    print::progress(&said);
+    ExitCode::FAILURE
 }

@@ -84,6 +84,12 @@ impl Server {
         self.place.monitor
     }
 
+    /// The id of its process, another one after every restart.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.lock().id()
+    }
+
     /// The server's name in its cluster.
     #[must_use]
     pub fn name(&self) -> &str {

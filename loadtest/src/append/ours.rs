@@ -1,0 +1,73 @@
+//! The adapter: the same messages through `EventLog::append`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use via_backplane::{Append, AppendError, Backplane as _, Entries, Entry, Key, OnStop, Supervisor};
+use vianats::Nats;
+
+use crate::target::Failure;
+
+/// Appends that one task waits for: tokio makes a task give way after 128 steps, and one that waits for many more than
+/// that is woken again and again before it is through.
+const EACH: usize = 125;
+
+/// What is appended, and where.
+#[derive(Clone)]
+pub(super) struct Ours {
+    pub(super) backplane: Arc<Nats>,
+    pub(super) key: Key,
+    pub(super) record: Bytes,
+}
+
+impl Ours {
+    pub(super) async fn append(&self) -> Result<(), AppendError> {
+        let entry = Entry { key: self.key.clone(), record: self.record.clone() };
+        self.backplane.log().append(Append::new(Entries::One(entry))).await.map(drop)
+    }
+
+    /// Appends one after the other for so long; answers how long each took.
+    pub(super) async fn one_at_a_time(self, lasts: Duration) -> Result<Vec<Duration>, Box<Failure>> {
+        let until = Instant::now() + lasts;
+        let mut took = Vec::new();
+        while Instant::now() < until {
+            let started = Instant::now();
+            self.append().await?;
+            took.push(started.elapsed());
+        }
+        Ok(took)
+    }
+
+    /// Appends with so many waiting at once for so long; answers how many there were.
+    pub(super) async fn concurrent(self, window: usize, lasts: Duration) -> Result<usize, Box<Failure>> {
+        let until = Instant::now() + lasts;
+        let supervisor = Supervisor::new();
+        let callers = (0..window).step_by(EACH).map(|first| {
+            let caller = self.clone().caller(EACH.min(window - first), until);
+            supervisor.run("caller", OnStop::Abort, caller)
+        });
+        let mut count = 0;
+        for appended in join_all(callers).await {
+            count += appended??;
+        }
+        Ok(count)
+    }
+
+    /// One task of an app, with so many appends waiting at once.
+    async fn caller(self, window: usize, until: Instant) -> Result<usize, Box<Failure>> {
+        let mut appends: FuturesUnordered<_> = (0..window).map(|_| self.append()).collect();
+        let mut count = 0;
+        while let Some(appended) = appends.next().await {
+            appended?;
+            count += 1;
+            if Instant::now() < until {
+                appends.push(self.append());
+            }
+        }
+        Ok(count)
+    }
+}
