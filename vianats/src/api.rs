@@ -1,9 +1,13 @@
 //! Requests to JetStream's API: JSON out, JSON back, errors with codes.
 
+use std::time::Duration;
+
+use async_nats::Message;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
+use tokio::time::Instant;
 use via_backplane::{BackendError, ErrorKind};
 
 use crate::link::{Failed, Link, unavailable};
@@ -72,7 +76,7 @@ pub(crate) async fn call<T: DeserializeOwned>(
     let body = serde_json::to_vec(body).expect("a request is plain data");
     let subject = format!("$JS.API.{call}");
     let _turn = link.turn().await.map_err(ApiError::Failed)?;
-    let answer = link.request(subject.clone(), None, body.into()).await.map_err(|failed| {
+    let answer = ask(link, &subject, body.into()).await.map_err(|failed| {
         ApiError::Failed(match failed {
             Failed::NoResponders => {
                 unavailable("no server answers JetStream requests: is JetStream enabled for this account?")
@@ -94,6 +98,21 @@ pub(crate) async fn call<T: DeserializeOwned>(
     match outcome.error {
         Some(refusal) => Err(ApiError::Refused(refusal)),
         None => serde_json::from_slice(&answer.payload).map_err(understood),
+    }
+}
+
+/// How long one question waits. What is asked while a stream has no leader is never answered, also not by the next one.
+const ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Asks again and again, for as long as a request may take: every call of the API may be repeated.
+async fn ask(link: &Link, subject: &str, body: Bytes) -> Result<Message, Failed> {
+    let deadline = Instant::now() + link.request_timeout();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match link.request_within(ATTEMPT.min(left), subject.to_owned(), None, body.clone()).await {
+            Err(Failed::Silent(_)) if left > ATTEMPT => {}
+            answer => return answer,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit, mpsc},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use via_backplane::{
     Append, AppendError, Appended, BackendError, Entries, Epoch, ErrorKind, Head, Offset, Offsets, Selector,
@@ -62,7 +62,7 @@ impl Pod {
         let mut delays = Delays::short();
         loop {
             let generation = self.expected_generation(append).await?;
-            match self.attempt(&generation, append).await {
+            match self.attempt(&generation, append, deadline).await {
                 Attempt::Done(outcome) => return outcome,
                 // Nothing was stored: what is in the way may pass.
                 Attempt::Again(error) if Instant::now() >= deadline => {
@@ -110,7 +110,12 @@ impl Pod {
         }
     }
 
-    async fn attempt(&self, generation: &Arc<Generation<LogSubjects>>, append: &Append) -> Attempt {
+    async fn attempt(
+        &self,
+        generation: &Arc<Generation<LogSubjects>>,
+        append: &Append,
+        deadline: Instant,
+    ) -> Attempt {
         if append.expect.iter().any(|expected| expected.head.epoch.0 != generation.number) {
             return self.unless_repeated(generation, append, AppendError::Conflict { head: None }).await;
         }
@@ -124,18 +129,27 @@ impl Pod {
         match answer {
             Ok(answer) => self.judge(generation, append, sent_at, ack::read(&answer)).await,
             Err(Failed::NotSent(error)) => Attempt::Done(Err(AppendError::Backend(error))),
-            Err(Failed::Unknown(error)) => Attempt::Done(Err(AppendError::MaybeCommitted(error))),
-            Err(Failed::NoResponders) => self.nobody_took(generation, append).await,
+            Err(Failed::Unknown(error) | Failed::Silent(error)) => {
+                Attempt::Done(Err(AppendError::MaybeCommitted(error)))
+            }
+            Err(Failed::NoResponders) => self.nobody_took(generation, append, deadline).await,
         }
     }
 
     /// Nobody listens to the generation's subjects: it is over, or its leader is away. Nothing was stored.
-    async fn nobody_took(&self, generation: &Generation<LogSubjects>, append: &Append) -> Attempt {
-        match self.look_at_log().await {
+    async fn nobody_took(
+        &self,
+        generation: &Generation<LogSubjects>,
+        append: &Append,
+        deadline: Instant,
+    ) -> Attempt {
+        let no_leader = || unavailable("the event stream has no leader now");
+        let looked = timeout_at(deadline, self.look_at_log()).await;
+        match looked.unwrap_or_else(|_| Err(no_leader())) {
             Ok(present) if present.number != generation.number && !append.expect.is_empty() => {
                 Attempt::Done(Err(AppendError::Conflict { head: None }))
             }
-            Ok(_) => Attempt::later(unavailable("the event stream has no leader now")),
+            Ok(_) => Attempt::later(no_leader()),
             Err(error) if error.kind() == ErrorKind::Unavailable => Attempt::later(error),
             Err(error) => Attempt::Done(Err(AppendError::Backend(error))),
         }

@@ -108,7 +108,7 @@ impl Builder {
             name: "via".to_owned(),
             monitoring: None,
             connect_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(12),
         }
     }
 
@@ -197,7 +197,8 @@ impl Builder {
         self
     }
 
-    /// How long a call waits for its answer. Five seconds unless set.
+    /// How long a call waits for its answer. Twelve seconds unless set: a cluster that has lost a stream's leader takes up
+    /// to nine to choose another, and calls that wait for it then succeed.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self

@@ -162,7 +162,7 @@ impl Pod {
             Ok(Err(NotStored::Refused(refusal))) => {
                 self.write_refused(generation, key, expected, refusal).await
             }
-            Ok(Err(NotStored::Garbled(error))) | Err(Failed::Unknown(error)) => {
+            Ok(Err(NotStored::Garbled(error))) | Err(Failed::Unknown(error) | Failed::Silent(error)) => {
                 Attempt::Done(Err(CasError::MaybeCommitted(error)))
             }
             Err(Failed::NotSent(error)) => Attempt::Done(Err(CasError::Backend(error))),

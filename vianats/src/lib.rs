@@ -56,7 +56,7 @@
 //! - A subscription holds at most 65,536 messages on the client, and 32 MiB by the server's flow control. What a slow reader
 //!   makes the client drop is read again; nothing is lost.
 //! - A listener to a topic holds 65,536 messages, and loses what comes then.
-//! - Every call ends within the request timeout (five seconds unless set), a batch of reads within that for each step.
+//! - Every call ends within the request timeout (twelve seconds unless set), a batch of reads within that for each step.
 //! - Reconnecting never ends: from 50 ms to two seconds apart, jittered.
 //!
 //! # What it costs

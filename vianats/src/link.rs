@@ -127,13 +127,15 @@ pub(crate) enum Failed {
     NoResponders,
     /// It may have had its effect, or may still have it.
     Unknown(BackendError),
+    /// As above; the connection is there, and nobody answered in time.
+    Silent(BackendError),
 }
 
 impl Failed {
     /// The error, where it does not matter whether the request had an effect.
     pub(crate) fn error(self, subject: &str) -> BackendError {
         match self {
-            Self::NotSent(error) | Self::Unknown(error) => error,
+            Self::NotSent(error) | Self::Unknown(error) | Self::Silent(error) => error,
             Self::NoResponders => unavailable(format!("nobody answers on `{subject}`")),
         }
     }
@@ -269,6 +271,17 @@ impl Link {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<Message, Failed> {
+        self.request_within(self.0.request_timeout, subject, headers, payload).await
+    }
+
+    /// As [`request`](Self::request), for less time.
+    pub(crate) async fn request_within(
+        &self,
+        patience: Duration,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Message, Failed> {
         let inner = &*self.0;
         self.connected().await.map_err(Failed::NotSent)?;
         let now = self.now();
@@ -289,10 +302,9 @@ impl Link {
                 _ => Failed::Unknown(unavailable("the client could not send a request").with_source(error)),
             }),
             failed = disturbance => Err(failed),
-            () = tokio::time::sleep(inner.request_timeout) => Err(Failed::Unknown(unavailable(format!(
-                "no answer on `{subject}` within {:?}",
-                inner.request_timeout
-            )))),
+            () = tokio::time::sleep(patience) => {
+                Err(Failed::Silent(unavailable(format!("no answer on `{subject}` within {patience:?}"))))
+            }
         }
     }
 
