@@ -284,7 +284,12 @@ async fn create<K: Kind>(link: &Link, prefix: &str, wish: &Wish) -> Result<Info,
             Ok(info) => return Ok(info),
             // Another pod was faster: what it created is what counts.
             Err(ApiError::Refused(refusal)) if refusal.err_code == STREAM_NAME_IN_USE => {
-                return Ok(info::<K>(link, prefix).await?);
+                return match info::<K>(link, prefix).await {
+                    Err(ApiError::Refused(refusal)) if refusal.err_code == STREAM_NOT_FOUND => {
+                        Err(unavailable("another pod is creating the stream").with_source(refusal))
+                    }
+                    found => Ok(found?),
+                };
             }
             Err(ApiError::Refused(refusal))
                 if wish.replicas.is_none() && refusal.err_code == NOT_CLUSTERED =>
