@@ -3,6 +3,10 @@
 //! A write is a publish with the sequence its subject's last message is expected to have, so the server decides which of
 //! several comes first. A cell that was deleted or has expired leaves a marker for a while: its subject's last message is
 //! then no value, and a write that expects nothing has to expect the marker.
+//!
+//! The marker of an expiry is the server's own, and expects nothing. On a replicated bucket it can be decided on while a
+//! write that renews the value is on its way, and erases it although it is acknowledged (measured: 19 of 1,519 writes that
+//! were aimed within 30 ms of the expiry; none on one server). What has to last is renewed well before its end.
 
 use std::{
     sync::{Arc, atomic::Ordering},

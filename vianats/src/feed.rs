@@ -2,7 +2,7 @@
 
 use async_nats::Subscriber;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use via_backplane::{BackendError, Feed, Messages, PublishError, Reply, TooLarge, Topic};
 
 use crate::{
@@ -61,6 +61,13 @@ impl Listener {
     }
 
     async fn next(&mut self) -> Result<Bytes, BackendError> {
+        if self.link.closed().is_cancelled() {
+            return Err(BackendError::closed());
+        }
+        // What has arrived was sent while there was a connection.
+        if let Some(Some(message)) = self.inbox.next().now_or_never() {
+            return Ok(message.payload);
+        }
         tokio::select! {
             biased;
             over = self.link.over(self.opened, &self.subject) => Err(over),

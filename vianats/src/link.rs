@@ -85,8 +85,9 @@ impl Events {
     }
 
     fn refused(&self, text: &str) {
+        // Also where a request will say so: a message that nobody answers has nobody else to say it.
+        tracing::warn!(error = text, "the server reports an error");
         if !text.to_ascii_lowercase().contains("permissions violation") {
-            tracing::warn!(error = text, "the server reports an error");
             return;
         }
         let mut refusals = self.refusals.lock();

@@ -1,7 +1,7 @@
 //! The cell store: a bucket whose stream's sequences are the revisions.
 //!
-//! A stream's leader answers every read here: one of a replica may be older than what was acknowledged. Writes are
-//! [`cells`](crate::cells), watches are [`watch`](crate::watch).
+//! A stream's leader answers every read here: one of a replica may be older than what was acknowledged. Writing is next
+//! door in `cells.rs`, watching in `watch.rs`.
 
 use bytes::Bytes;
 use via_backplane::{
