@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_nats::Subscriber;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream::SelectAll};
 use via_backplane::{BackendError, Backplane, Compactor, EventLog, Feed, Limits, OnStop, Reply, Store};
 
 use crate::{
@@ -130,8 +130,11 @@ impl Pod {
     /// A stream that was deleted and created again under live readers does not end them: they would wait for ever. The server
     /// tells whoever listens, if they may and if nothing is lost on the way; so it is also asked every few seconds.
     async fn keep_looking(&self) {
-        let told = format!("$JS.EVENT.ADVISORY.STREAM.*.{}", self.stream());
-        let mut advisories = self.link().listen(told).await.ok();
+        let mut advisories = SelectAll::new();
+        for stream in [self.stream(), self.bucket()] {
+            let told = self.link().listen(format!("$JS.EVENT.ADVISORY.STREAM.*.{stream}")).await;
+            advisories.extend(told);
+        }
         loop {
             let jitter = LOOK_EVERY.mul_f64(rand::random::<f64>() / 2.0);
             tokio::time::timeout(LOOK_EVERY + jitter, next_of(&mut advisories)).await.ok();
@@ -145,12 +148,8 @@ impl Pod {
 }
 
 /// Waits for ever where there is nobody to tell.
-async fn next_of(advisories: &mut Option<Subscriber>) {
-    let told = match advisories {
-        Some(advisories) => advisories.next().await.is_some(),
-        None => false,
-    };
-    if !told {
+async fn next_of(advisories: &mut SelectAll<Subscriber>) {
+    if advisories.next().await.is_none() {
         std::future::pending::<()>().await;
     }
 }

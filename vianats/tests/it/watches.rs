@@ -1,6 +1,10 @@
 //! Watches over restarts, over a cluster's servers, and ten thousand at once.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::select_all};
@@ -217,12 +221,36 @@ async fn a_watch_that_may_not_listen_says_what_is_missing() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_is_replaced_ends_the_watches_of_quiet_pods_at_once() {
+    let server = Server::start(Config::new()).expect("a server");
+    let pod = connect(&server.url()).await;
+    let key = cell("theme");
+    let rev = cas(&pod, &key, Expected::Absent, "old").await.expect("written");
+    let mut watches =
+        [Watching::on(&pod, CellSelector::One(key.clone())).await, Watching::on(&pod, app()).await];
+    for watch in &mut watches {
+        assert_eq!(watch.present().await, [(key.clone(), rev)]);
+    }
+    let began = Instant::now();
+    api(&server.url(), "STREAM.DELETE.KV_via-cells", json!({})).await;
+    let other = connect(&server.url()).await;
+    let new = cas(&other, &key, Expected::Absent, "new").await.expect("written");
+    for watch in watches {
+        assert_eq!(watch.fails().await.kind(), ErrorKind::Unavailable);
+    }
+    // The server tells of it; a pod looks by itself after five seconds.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(Watching::on(&pod, app()).await.present().await, [(key, new)]);
+}
+
+#[tokio::test]
 async fn the_permissions_that_are_shipped_are_enough() {
     // As in deploy/nats/nats.conf.
     let config = Config::new().extra(
         "authorization { users: [ { user: via, password: via, permissions: {\
            publish: { allow: [\"via.>\", \"$KV.via-cells.>\", \"$JS.API.>\", \"$JS.FC.>\", \"$JS.ACK.>\"] },\
-           subscribe: { allow: [\"_INBOX.>\", \"via.>\"] }\
+           subscribe: { allow: [\"_INBOX.>\", \"via.>\", \"$JS.EVENT.ADVISORY.STREAM.*.via-events\", \
+             \"$JS.EVENT.ADVISORY.STREAM.*.KV_via-cells\"] }\
          } } ] }",
     );
     let server = Server::start(config).expect("a server");
