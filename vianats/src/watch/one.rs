@@ -149,7 +149,7 @@ impl One {
     /// Takes in what the leader said.
     fn learn(&mut self, answer: Result<Option<Latest>, ApiError>) -> Result<Option<Change>, BackendError> {
         let told_then = self.look.take().map(|(_, told)| told);
-        self.looks += 1;
+        self.looks += usize::from(answer.is_ok());
         self.next_look = Instant::now() + pause(self.looks);
         match answer.map_err(BackendError::from) {
             Ok(Some(latest)) => Ok(self.tell(latest)),
