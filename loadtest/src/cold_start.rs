@@ -130,7 +130,7 @@ async fn receive(target: &Target, processes: Processes, events: usize) -> Result
     let stream = target.stream(&context).await?;
     let filter = filter_of(&stream, FAMILY);
     let inbox = context.client().new_inbox();
-    timed(processes, raw::receive(stream, inbox, filter, events)).await
+    timed(processes, Box::pin(raw::receive(stream, inbox, filter, events))).await
 }
 
 async fn fold(backplane: Arc<Nats>, processes: Processes, events: usize) -> Result<Run<usize>, Box<Failure>> {

@@ -5,6 +5,7 @@
 mod alloc;
 mod append;
 mod cold_start;
+mod converge;
 mod cpu;
 mod fold;
 mod latency;
@@ -36,6 +37,8 @@ enum What {
     Append(append::Arguments),
     /// A fresh pod until it is live, beside an ordered push consumer of async-nats alone.
     ColdStart(cold_start::Arguments),
+    /// Append in one process until another one sees it, beside publish and receive of async-nats alone.
+    Converge(converge::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         }
         What::Append(arguments) => append::run(&arguments),
         What::ColdStart(arguments) => cold_start::run(&arguments),
+        What::Converge(arguments) => converge::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

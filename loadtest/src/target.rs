@@ -69,6 +69,19 @@ impl Target {
         })
     }
 
+    /// A server and streams that another process has made.
+    ///
+    /// # Errors
+    /// If no server was named.
+    pub(crate) fn of_another(wanted: &Wanted, prefix: String) -> Result<Self, Box<Failure>> {
+        let url = wanted.backplane.clone().ok_or("no server was named")?;
+        Ok(Self { runtime: runtime(), url, prefix, server: None })
+    }
+
+    pub(crate) fn block_on<T>(&self, job: impl Future<Output = T>) -> T {
+        self.runtime.block_on(job)
+    }
+
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

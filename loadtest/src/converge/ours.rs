@@ -1,0 +1,102 @@
+//! The engine on both pods: append on one, seen on the other.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+use via_backplane::{
+    Engine, Event, EventId, Fold, Recorded,
+    envelope::{Envelope, Unknown},
+};
+use vianats::Nats;
+
+use crate::target::Failure;
+
+/// How long an engine may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// An event that says when it was sent, by the clock that both processes have.
+#[derive(Serialize, Deserialize, Event)]
+#[event(name = "bench.sent")]
+struct Sent {
+    at: u64,
+}
+
+/// When each event was sent.
+impl Fold<Vec<u64>> for Sent {
+    fn fold(self, sent: &mut Vec<u64>, _at: &Recorded) {
+        sent.push(self.at);
+    }
+}
+
+fn now() -> u64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("it is after 1970");
+    u64::try_from(now.as_nanos()).expect("it is before 2554")
+}
+
+/// How long the record of such an event is.
+pub(super) fn record_bytes() -> usize {
+    let mut payload = Vec::new();
+    Sent { at: now() }.encode(&mut payload).expect("a number encodes");
+    let envelope = Envelope {
+        id: EventId([0; 16]),
+        time: now() / 1_000,
+        name: Sent::NAME,
+        version: Sent::VERSION,
+        codec: Sent::CODEC,
+        payload: &payload,
+        trace: None,
+        trace_state: None,
+        subject: None,
+        unknown: Unknown::default(),
+    };
+    envelope.encoded_len()
+}
+
+/// Appends so many events, each with the time it was sent at.
+pub(super) async fn append(
+    backplane: Arc<Nats>,
+    family: String,
+    count: usize,
+    every: Duration,
+) -> Result<(), Box<Failure>> {
+    let engine = Engine::start(backplane);
+    let state = engine.events::<Sent, Vec<u64>>(&family)?;
+    state.loaded().await;
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for _ in 0..count {
+        ticks.tick().await;
+        state.append(Sent { at: now() }).await?;
+    }
+    engine.shutdown(GRACE).await?;
+    Ok(())
+}
+
+/// Waits until it sees so many events folded; answers how many nanoseconds each was on its way. `ready` is called when
+/// it listens.
+pub(super) async fn see(
+    backplane: Arc<Nats>,
+    family: String,
+    count: usize,
+    ready: impl FnOnce(),
+) -> Result<Vec<u64>, Box<Failure>> {
+    let engine = Engine::start(backplane);
+    let state = engine.events::<Sent, Vec<u64>>(&family)?;
+    let mut changes = state.changes();
+    state.loaded().await;
+    ready();
+    let mut took = Vec::with_capacity(count);
+    while took.len() < count {
+        changes.changed().await;
+        if let Some(sent) = state.read() {
+            let seen = now();
+            took.extend(sent[took.len()..].iter().map(|sent| seen.saturating_sub(*sent)));
+        }
+    }
+    engine.shutdown(GRACE).await?;
+    Ok(took)
+}

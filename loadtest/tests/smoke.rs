@@ -1,0 +1,101 @@
+//! Every program that needs a server runs, and reports what its page says; the figures are no test's business.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn report(arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(arguments)
+        .args(["--quick", "--json"])
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("one JSON object: {error}; {said}"))
+}
+
+#[track_caller]
+fn has_figures(report: &Value, names: &[&str]) {
+    for name in names {
+        let figure = report.pointer(&format!("/{}", name.replace('.', "/"))).and_then(Value::as_f64);
+        assert!(figure.is_some_and(|figure| figure > 0.0), "{name}: {figure:?} in {report}");
+    }
+}
+
+fn windows(report: &Value) -> Vec<(u64, u64)> {
+    let rows = report["windows"].as_array().expect("a list of rows");
+    for row in rows {
+        has_figures(row, &["raw_per_s", "ours_per_s", "ratio_to_raw", "facts_raw_per_s"]);
+        if row["window"] == 1 {
+            has_figures(
+                row,
+                &[
+                    "latency.raw.p50_us",
+                    "latency.ours.p99_us",
+                    "latency.p50_ratio_to_raw",
+                    "latency.p99_ratio_to_raw",
+                ],
+            );
+        }
+    }
+    rows.iter()
+        .map(|row| (row["record_bytes"].as_u64().unwrap_or(0), row["window"].as_u64().unwrap_or(0)))
+        .collect()
+}
+
+#[test]
+fn append_reports_every_size_and_window() {
+    let report = report(&["append"]);
+    let expected = [(128, 1), (128, 64), (128, 1_000), (16, 1), (16, 64), (16, 1_000)];
+    assert_eq!(windows(&report), expected);
+    assert_eq!(report["sync_always"], false);
+    assert_eq!(report["server"]["started_here"], true);
+}
+
+#[test]
+fn append_to_a_server_that_syncs_reports_grouping_too() {
+    let report = report(&["append", "--sync-always", "--bytes", "128"]);
+    assert_eq!(windows(&report), [(128, 1), (128, 64), (128, 1_000)]);
+    assert_eq!(report["sync_always"], true);
+    let grouping = &report["grouping"][0];
+    has_figures(
+        grouping,
+        &["raw_batches_per_s", "grouped_per_s", "grouped_to_raw_ungrouped", "grouped_to_raw_batches"],
+    );
+}
+
+#[test]
+fn cold_start_reports_events_per_second() {
+    let report = report(&["cold-start"]);
+    has_figures(&report, &["events", "record_bytes", "raw_per_s", "events_per_s", "ratio_to_raw"]);
+}
+
+#[test]
+fn converge_reports_both_latencies() {
+    let report = report(&["converge"]);
+    has_figures(&report, &["raw.p50_us", "raw.p99_us", "ours.p50_us", "ours.p99_us", "p50_ratio_to_raw"]);
+}
+
+#[test]
+fn a_named_server_is_used_and_left_clean() {
+    let server = nats_servers::Server::start(nats_servers::Config::new()).expect("a server");
+    for program in ["append", "cold-start", "converge"] {
+        let report = report(&[program, "--backplane", &server.url()]);
+        assert_eq!(report["server"]["started_here"], false, "{program}");
+    }
+    let streams = server.store_dir().join("jetstream/$G/streams");
+    let left: Vec<_> = std::fs::read_dir(&streams).into_iter().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_address_of_something_else_names_what_is_expected() {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["append", "--backplane", "memory"])
+        .output()
+        .expect("the program starts");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("nats://host:port"), "{said}");
+}
