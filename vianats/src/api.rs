@@ -40,17 +40,21 @@ pub(crate) struct Refusal {
     pub(crate) description: String,
 }
 
+/// What the server says as if it were broken (500), though it passes: a stream is not its to answer for (10007, 10009), a
+/// consumer could not be made now (10012, 10041), or all servers of a stream or consumer are away (10118, 10119).
+const PASSING: [u64; 6] = [10007, 10009, 10012, 10041, 10118, 10119];
+
 impl Refusal {
-    /// Whether the server says that it can not do it now, and another time might.
+    /// Whether the server says that it did nothing now, and another time might: it cannot (503), or is asked too much (429).
     pub(crate) fn is_temporary(&self) -> bool {
-        self.code == 503
+        matches!(self.code, 429 | 503)
     }
 }
 
 impl From<Refusal> for BackendError {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal.code {
-            503 => ErrorKind::Unavailable,
+            _ if refusal.is_temporary() || PASSING.contains(&refusal.err_code) => ErrorKind::Unavailable,
             400 | 404 => ErrorKind::Misconfigured,
             _ => ErrorKind::Internal,
         };
@@ -201,4 +205,30 @@ pub(crate) enum Purge {
     Below { seq: u64 },
     /// All but the last so many.
     Keep { keep: u64 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: u64, err_code: u64) -> Refusal {
+        Refusal { code, err_code, description: "no".into() }
+    }
+
+    #[test]
+    fn a_server_that_is_asked_too_much_can_be_asked_again() {
+        // "too many requests", as a stream says it whose queue is full, and "JetStream system temporarily unavailable".
+        for passing in [refusal(429, 10167), refusal(503, 10008)] {
+            assert!(passing.is_temporary(), "{passing}");
+            assert_eq!(BackendError::from(passing).kind(), ErrorKind::Unavailable);
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_servers_are_away_is_unavailable() {
+        let offline = BackendError::from(refusal(500, 10118));
+        assert_eq!(offline.kind(), ErrorKind::Unavailable);
+        assert_eq!(BackendError::from(refusal(404, STREAM_NOT_FOUND)).kind(), ErrorKind::Misconfigured);
+        assert_eq!(BackendError::from(refusal(500, 10111)).kind(), ErrorKind::Internal);
+    }
 }
