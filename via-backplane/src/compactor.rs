@@ -7,7 +7,8 @@ use crate::{BackendError, Key, Offset, Reply};
 /// # Guarantees
 ///
 /// - **C1** [`compact`](Self::compact) drops the key's records with offset < `before` but always keeps the key's head record;
-///   offsets of the rest never change, and no other key is touched.
+///   offsets of the rest never change, and no other key is touched. A reader may see some of what was dropped a moment
+///   longer, where a copy lags.
 /// - **C2** The floor is durable, kept **with the log** (it cannot outlive or die without it), tagged with its epoch, and
 ///   recorded before the first record is dropped.
 /// - **C3** Idempotent, monotone (a lower `before` changes nothing), clamped to the key's head.

@@ -183,6 +183,23 @@ impl Pod {
         self.read(selector, Offset::BEGIN, Offset(u64::MAX), usize::MAX).await
     }
 
+    /// Reads until exactly these are left: what was dropped may be seen a moment longer, what was not is never missing.
+    pub(super) async fn read_left(&self, selector: &Selector, left: &[Offset]) -> Vec<Seen> {
+        soon("what was dropped to be gone", async {
+            loop {
+                let seen = self.read_all(selector).await;
+                let found = offsets(&seen);
+                let missing: Vec<_> = left.iter().filter(|offset| !found.contains(offset)).collect();
+                assert!(missing.is_empty(), "{missing:?} are gone: {found:?}");
+                if found == left {
+                    return seen;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+
     pub(super) async fn head(&self, selector: &Selector) -> Offset {
         soon("a head", self.log().head(selector)).await.expect("the head is known").offset
     }
