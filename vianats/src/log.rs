@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
+use tokio::time::timeout;
 use via_backplane::{
     Append, AppendError, Appended, BackendError, Batch, Epoch, EventLog, Family, Head, Key, Offset,
     OwnedRecord, Page, ReadRange, Reply, Resume, Selector, Subscription, metrics::FOREIGN,
@@ -33,7 +34,8 @@ impl EventLog for Pod {
         from: Resume,
     ) -> Reply<'a, Result<Subscription, BackendError>> {
         Reply::later(async move {
-            let tail = Tail::open(self, selector, Start::After(from.exclusive().0)).await?;
+            let start = Start::After(from.exclusive().0);
+            let tail = Tail::open(self, self.log_generation(), selector, start).await?;
             let batches = stream::unfold(Some(tail), |tail| async move {
                 let mut tail = tail?;
                 match tail.batch().await {
@@ -98,20 +100,25 @@ impl Pod {
         let epoch = Epoch(generation.number);
         // A consumer may read from a replica that lags. What the leader says is the last record has to come, so a read
         // that has seen it, or one past its range, has seen everything.
-        let head = self.head_of(&generation, selector).await?;
+        let mut end = self.head_of(&generation, selector).await?.min(range.up_to);
+        let mut last = range.after;
         let mut records = Vec::new();
-        if range.limit == 0 || range.after >= head.min(range.up_to) {
+        if range.limit == 0 || last >= end {
             return Ok(Batch::of(epoch, records));
         }
-        let mut tail = Tail::open(self, selector, Start::After(range.after.0)).await?;
-        while records.len() < range.limit {
-            let delivered = tail.consumer.next().await?;
-            let sequence = Offset(delivered.sequence);
-            if sequence <= range.up_to {
-                records.extend(tail.record(delivered));
-            }
-            if sequence >= head.min(range.up_to) {
-                break;
+        let patience = self.link().request_timeout();
+        let mut tail = Tail::open(self, generation.clone(), selector, Start::After(last.0)).await?;
+        while records.len() < range.limit && last < end {
+            match timeout(patience, tail.consumer.next()).await {
+                Ok(delivered) => {
+                    let delivered = delivered?;
+                    last = Offset(delivered.sequence);
+                    if last <= range.up_to {
+                        records.extend(tail.record(delivered));
+                    }
+                }
+                // What was last may have been purged since, and would be waited for in vain.
+                Err(_) => end = self.head_of(&generation, selector).await?.min(end),
             }
         }
         tail.consumer.close().await;
@@ -127,8 +134,12 @@ struct Tail {
 }
 
 impl Tail {
-    async fn open(pod: &Pod, selector: &Selector, start: Start) -> Result<Self, BackendError> {
-        let generation: Arc<_> = pod.log_generation();
+    async fn open(
+        pod: &Pod,
+        generation: Arc<Generation<LogSubjects>>,
+        selector: &Selector,
+        start: Start,
+    ) -> Result<Self, BackendError> {
         let filter = generation.subjects.wanted(selector);
         let keys = KnownKeys::new(generation.subjects.clone());
         let epoch = Epoch(generation.number);

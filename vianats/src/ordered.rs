@@ -73,6 +73,9 @@ pub(crate) struct Ordered<S> {
     pending: u64,
     /// How long to wait for them before they are taken to have been dropped.
     pause: Duration,
+    /// When the server was last heard, to within a batch: the clock costs as much as a message. Callers that give up waiting
+    /// and call again must not begin the silence anew.
+    heard: Instant,
     /// How many messages matched when the consumer was opened.
     pub(crate) pending_at_start: u64,
 }
@@ -102,6 +105,7 @@ impl<S> Ordered<S> {
             },
             pending: opened.pending,
             pause: PAUSE,
+            heard: Instant::now(),
             pending_at_start: opened.pending,
         })
     }
@@ -119,8 +123,13 @@ impl<S> Ordered<S> {
     /// Cancel-safe, but for the reopening after messages were dropped, which then begins anew.
     pub(crate) async fn next(&mut self) -> Result<Delivered, BackendError> {
         loop {
+            // A writer that is faster than this reader must not keep it from hearing that it is over.
+            if self.link.closed().is_cancelled() {
+                return Err(BackendError::closed());
+            }
             // What has arrived is taken before silence is judged: a reader that was slow has heard nothing meanwhile.
             if let Some(delivered) = self.ready().await? {
+                self.heard = Instant::now();
                 return Ok(delivered);
             }
             let patience = if self.pending > 0 { self.pause.min(SILENCE) } else { SILENCE };
@@ -132,7 +141,7 @@ impl<S> Ordered<S> {
                 }
                 () = self.connection.cancelled() => return Err(unavailable("the connection ended")),
                 message = self.inbox.next() => message,
-                () = tokio::time::sleep(patience) => {
+                () = tokio::time::sleep_until(self.heard + patience) => {
                     if patience == SILENCE {
                         return Err(unavailable(format!("the consumer was silent for {SILENCE:?}")));
                     }
@@ -143,6 +152,7 @@ impl<S> Ordered<S> {
             };
             let message = message.ok_or_else(|| unavailable("the client ended the subscription"))?;
             if let Some(delivered) = self.take(message).await? {
+                self.heard = Instant::now();
                 return Ok(delivered);
             }
         }
@@ -164,6 +174,7 @@ impl<S> Ordered<S> {
 
     async fn take(&mut self, message: Message) -> Result<Option<Delivered>, BackendError> {
         if let Some(status) = message.status {
+            self.heard = Instant::now();
             self.heed(status, &message).await?;
             return Ok(None);
         }
@@ -220,6 +231,7 @@ impl<S> Ordered<S> {
         self.inbox = opened.inbox;
         self.delivered = 0;
         self.pending = opened.pending;
+        self.heard = Instant::now();
         delete(&self.link, &self.stream, &abandoned).await;
         Ok(())
     }

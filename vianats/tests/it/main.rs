@@ -9,6 +9,7 @@ mod generations;
 mod interop;
 mod notes;
 mod outages;
+mod reads;
 mod slow;
 mod start;
 mod store;
