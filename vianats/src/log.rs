@@ -65,7 +65,7 @@ impl EventLog for Pod {
                 .filter_map(|subject| generation.subjects.key(subject))
                 .filter(|key| page.after.as_ref().is_none_or(|after| key > after))
                 .collect();
-            // The server lists subjects in no order, and encoding does not keep the order of names.
+            // Encoding does not keep the order of names.
             if keys.len() > page.limit && page.limit > 0 {
                 keys.select_nth_unstable(page.limit - 1);
             }

@@ -423,7 +423,7 @@ impl Default for Wish {
     }
 }
 
-/// Lists the subjects of a stream that match a wildcard.
+/// Lists the subjects of a stream that match a wildcard, in order.
 pub(crate) async fn subjects(link: &Link, stream: &str, filter: &str) -> Result<Vec<String>, BackendError> {
     let mut subjects: Vec<String> = Vec::new();
     loop {
@@ -437,7 +437,11 @@ pub(crate) async fn subjects(link: &Link, stream: &str, filter: &str) -> Result<
         }
         let page: Page = api::call(link, &format!("STREAM.INFO.{stream}"), &body).await?;
         let before = subjects.len();
-        subjects.extend(page.info.state.subjects.into_keys());
+        // Pages are cut from what is there when each is asked for, in order: a subject that came meanwhile moves others on to
+        // the next page, where they are met again.
+        let last = subjects.last().cloned();
+        let found = page.info.state.subjects.into_keys();
+        subjects.extend(found.filter(|subject| last.as_ref().is_none_or(|last| subject > last)));
         if subjects.len() == before || subjects.len() >= page.total {
             return Ok(subjects);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nats_servers::{Config, Server};
 use serde_json::json;
 use via_backplane::{
-    Append, Backplane, Entries, Entry, Family, Key, Offset, ReadRange, Resume, Selector,
+    Append, Backplane, Entries, Entry, Family, Key, Offset, Page, ReadRange, Resume, Selector,
 };
 
 use crate::notes::{api, builder};
@@ -18,6 +18,46 @@ async fn append(pod: &dyn Backplane, key: &Key, text: String) -> Offset {
     let entry = Entry { key: key.clone(), record: text.into() };
     let appended = pod.log().append(Append::new(Entries::One(entry))).await.expect("appended");
     appended.offsets.get(0).expect("one offset")
+}
+
+#[tokio::test]
+async fn more_instances_than_one_answer_of_the_server_lists_are_listed() {
+    // One answer holds 100,000.
+    const INSTANCES: usize = 100_050;
+    let server = Server::start(Config::new()).expect("a server");
+    let pod = builder(&server.url()).connect().await.expect("connected");
+    let rooms = family("rooms");
+    let info = api(&server.url(), "STREAM.INFO.via-events", json!({})).await;
+    let incarnation = info["config"]["metadata"]["via-incarnation"].as_str().expect("an incarnation");
+    let client = async_nats::connect(server.url()).await.expect("connected");
+    for n in 0..INSTANCES - 1 {
+        client.publish(format!("via.{incarnation}.e.rooms.{n:06}"), "x".into()).await.expect("sent");
+    }
+    let last = Key::instance(&rooms, format!("{:06}", INSTANCES - 1)).expect("a valid name");
+    // The server takes what one connection sends in its order.
+    let ack = client.request(format!("via.{incarnation}.e.rooms.{:06}", INSTANCES - 1), "x".into()).await;
+    ack.expect("an ack");
+    let mut seen = 0;
+    let mut after = None;
+    loop {
+        let page = Page { after: after.take(), limit: 40_000 };
+        let keys = pod.log().instances(&rooms, page).await.expect("listed");
+        for key in &keys {
+            assert_eq!(
+                key.instance_name(),
+                Some(&*format!("{seen:06}")),
+                "in order, none twice, none missing"
+            );
+            seen += 1;
+        }
+        match keys.last() {
+            Some(key) => after = Some(key.clone()),
+            None => break,
+        }
+    }
+    assert_eq!((seen, after), (INSTANCES, None));
+    assert!(pod.log().head(&Selector::Key(last)).await.expect("known").offset > Offset::BEGIN);
+    pod.close().await;
 }
 
 #[tokio::test]
