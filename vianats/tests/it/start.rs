@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use nats_servers::{Config, Server, free_port};
+use nats_servers::{Config, Server, free_port, shared_cluster};
 use serde_json::json;
 use via_backplane::{
     Append, AppendError, BackendError, Backplane, Entries, Entry, ErrorKind, Family, Key, Offset, Selector,
 };
 use vianats::{Builder, Storage};
 
+use crate::cluster;
 use crate::notes::{Pod, api, builder};
 
 fn server() -> Server {
@@ -248,6 +249,23 @@ async fn pods_that_start_together_share_what_the_first_one_creates() {
     for pod in [&a, &b, &c] {
         pod.reaches(&position).await;
         pod.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn pods_that_start_together_on_a_cluster_share_it_too() {
+    let shared = shared_cluster().expect("a cluster");
+    let [first, second, third] = shared.urls() else { panic!("three servers") };
+    // A stream's name is taken before every server can say anything about it.
+    for round in 0..5 {
+        let prefix = cluster::prefix(format!("together{round}"));
+        let on = |url| Pod::with(builder(url).prefix(&prefix));
+        let (a, b, c) = tokio::join!(on(first), on(second), on(third));
+        let position = a.note("hello").await;
+        for pod in [&a, &b, &c] {
+            pod.reaches(&position).await;
+            pod.stop().await;
+        }
     }
 }
 
