@@ -29,7 +29,7 @@ const COMMANDS: &str = "\
 cargo xtask install   installs what the tests need where it is missing: Chromium, nats-server, HAProxy, packages for Python
 cargo xtask test      the same, then runs every test
 cargo xtask lint      rustfmt, clippy, rustdoc and cargo-deny, warnings refused
-cargo xtask ci        what CI runs: the lockfile, test, lint
+cargo xtask ci        what CI runs: the lockfile, test, lint, cluster --check
 cargo xtask cluster   runs the chat on three pods over three NATS servers, behind a proxy, until Ctrl-C;
                       with --check kills them one by one while browsers click, and proves that nothing was lost
 cargo xtask picture   takes the README's picture, docs/chat.png, in Chromium";
@@ -57,6 +57,7 @@ fn main() -> ExitCode {
             steps.run("lockfile and sources", workspace::cargo(["fetch", "--locked"]));
             let tally = test::run(&mut steps);
             lint::run(&mut steps);
+            cluster::check(&mut steps);
             steps.print();
             println!("{tally}");
         }
