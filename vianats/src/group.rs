@@ -172,8 +172,10 @@ pub(crate) struct Groups {
 /// An append that waits for its group.
 pub(crate) struct Waiting {
     entry: Entry,
-    answer: oneshot::Sender<Result<Appended, AppendError>>,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<Appended, AppendError>>;
 
 /// Counts an append as waiting for as long as it lives.
 struct Counted<'a>(&'a Mutex<Chooser>);
@@ -248,19 +250,40 @@ async fn take_group(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> Ve
 }
 
 async fn send(pod: &Pod, group: Vec<Waiting>) {
-    if group.len() < SMALLEST_GROUP {
-        let singly = group.into_iter().map(async |Waiting { entry, answer }| {
-            let appended = pod.append_alone(&Append::new(Entries::One(entry))).await;
-            answer.send(appended).ok(); // The caller may have left; that is its right.
-        });
-        join_all(singly).await;
-        return;
-    }
     let (entries, answers): (Vec<_>, Vec<_>) =
         group.into_iter().map(|waiting| (waiting.entry, waiting.answer)).unzip();
-    let outcome = pod.append_alone(&Append::new(Entries::Many(entries))).await;
-    for (index, answer) in answers.into_iter().enumerate() {
-        answer.send(share_of(&outcome, index)).ok(); // As above.
+    if entries.len() < SMALLEST_GROUP {
+        return send_singly(pod, entries, answers).await;
+    }
+    let append = Append::new(Entries::Many(entries));
+    let outcome = pod.append_alone(&append).await;
+    match append.entries {
+        // Nothing was stored, and what the server refuses (so large a batch, for instance) it may not refuse each of them.
+        Entries::Many(entries) if is_refused(&outcome) => send_singly(pod, entries, answers).await,
+        _ => {
+            for (index, answer) in answers.into_iter().enumerate() {
+                answer.send(share_of(&outcome, index)).ok(); // The caller may have left; that is its right.
+            }
+        }
+    }
+}
+
+async fn send_singly(pod: &Pod, entries: Vec<Entry>, answers: Vec<Answer>) {
+    let singly = entries.into_iter().zip(answers).map(async |(entry, answer)| {
+        let appended = pod.append_alone(&Append::new(Entries::One(entry))).await;
+        answer.send(appended).ok(); // As above.
+    });
+    join_all(singly).await;
+}
+
+/// Whether a group as a whole was refused, for what may not be true of each of its appends.
+fn is_refused(outcome: &Result<Appended, AppendError>) -> bool {
+    match outcome {
+        Ok(_) | Err(AppendError::MaybeCommitted(_)) => false,
+        Err(AppendError::Backend(error)) => {
+            !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed)
+        }
+        Err(_) => true,
     }
 }
 

@@ -10,6 +10,7 @@ pub struct Config {
     pub(crate) port: Option<u16>,
     sync_always: bool,
     max_payload: Option<usize>,
+    jetstream: String,
     extra: String,
 }
 
@@ -31,6 +32,14 @@ impl Config {
     #[must_use = "this returns the changed configuration"]
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = Some(bytes);
+        self
+    }
+
+    /// Adds settings to the block that configures JetStream.
+    #[must_use = "this returns the changed configuration"]
+    pub fn jetstream(mut self, settings: impl AsRef<str>) -> Self {
+        self.jetstream.push_str(", ");
+        self.jetstream.push_str(settings.as_ref());
         self
     }
 
@@ -68,7 +77,7 @@ impl Config {
         line(format!("log_file: {}", quoted(&log_file(dir).to_string_lossy())));
         let store = quoted(&dir.join("store").to_string_lossy());
         let sync = if self.sync_always { ", sync_interval: always" } else { "" };
-        line(format!("jetstream {{ store_dir: {store}{sync} }}"));
+        line(format!("jetstream {{ store_dir: {store}{sync}{} }}", self.jetstream));
         if let Some(bytes) = self.max_payload {
             line(format!("max_payload: {bytes}"));
         }

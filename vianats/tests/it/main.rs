@@ -7,6 +7,7 @@ mod feed;
 mod garbage;
 mod generations;
 mod interop;
+mod limits;
 mod notes;
 mod outages;
 mod reads;
