@@ -19,6 +19,9 @@ use crate::{
 
 /// Messages the client holds per subscription before it drops some; readers notice and read them again.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
+/// How often a quiet server is asked whether it is there. The client leaves one that missed two for another one: a server
+/// that is stopped or cut off keeps its connections open, and nothing else tells.
+const PING_EVERY: Duration = Duration::from_secs(3);
 /// The shortest and the longest wait between two attempts to connect.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
@@ -281,6 +284,7 @@ impl Builder {
             .name(&self.name)
             .subscription_capacity(SUBSCRIPTION_CAPACITY)
             .request_timeout(None)
+            .ping_interval(PING_EVERY)
             .connection_timeout(self.connect_timeout.min(Duration::from_secs(5)))
             // Reconnecting never ends; every pod waits a different while, so that they do not all come at once.
             .max_reconnects(None)

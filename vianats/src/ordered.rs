@@ -26,9 +26,10 @@ use crate::{
 };
 
 /// How often the server says that a quiet consumer is there.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Silence that means that the consumer is gone.
-const SILENCE: Duration = Duration::from_secs(8);
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Silence that means that the consumer is gone. In a cluster the rest goes on at once when a consumer's server dies, and
+/// whoever reads from that consumer shows what is old for as long as this.
+const SILENCE: Duration = Duration::from_secs(2);
 /// A pause in the middle of what is known to come, after which the rest is taken to have been dropped by the client. It
 /// doubles with every attempt that brings nothing.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -28,7 +28,7 @@ impl Cluster {
     pub fn start(config: Config, size: usize) -> Result<Self, String> {
         assert!(size > 0, "a cluster has a server");
         let cluster = retried(config.port.is_some(), || Self::launch(&config, size))?;
-        cluster.wait_for_leader()?;
+        cluster.leader()?;
         Ok(cluster)
     }
 
@@ -44,6 +44,15 @@ impl Cluster {
         self.servers.iter().map(Server::url).collect()
     }
 
+    /// The server that leads the cluster's JetStream, and places streams and consumers, once there is one.
+    ///
+    /// # Errors
+    /// If no server names a leader within 30 seconds.
+    pub fn leader(&self) -> Result<&Server, String> {
+        self.agreed(monitor::meta_leader)
+            .ok_or_else(|| format!("the cluster elected no leader within {PATIENCE:?}"))
+    }
+
     /// The server that leads a stream, once there is one.
     ///
     /// # Errors
@@ -51,6 +60,15 @@ impl Cluster {
     pub fn stream_leader(&self, stream: &str) -> Result<&Server, String> {
         self.agreed(|port| monitor::stream_leader(port, stream))
             .ok_or_else(|| format!("nobody led the stream `{stream}` within {PATIENCE:?}"))
+    }
+
+    /// The server that leads a stream after one that has stopped did, once there is one.
+    ///
+    /// # Errors
+    /// As [`Cluster::stream_leader`].
+    pub fn next_stream_leader(&self, stream: &str, former: &Server) -> Result<&Server, String> {
+        self.agreed_but(Some(former), |port| monitor::stream_leader(port, stream))
+            .ok_or_else(|| format!("nobody else led the stream `{stream}` within {PATIENCE:?}"))
     }
 
     /// Asks every server to stop, and waits until all have.
@@ -80,16 +98,18 @@ impl Cluster {
         Ok(Self { servers })
     }
 
-    fn wait_for_leader(&self) -> Result<(), String> {
-        self.agreed(monitor::meta_leader)
-            .map(|_| ())
-            .ok_or_else(|| format!("the cluster elected no leader within {PATIENCE:?}"))
-    }
-
     /// The server somebody names and that agrees: one that was cut off may still name the leader it lost.
     fn agreed(&self, leader: impl Fn(u16) -> Option<String>) -> Option<&Server> {
+        self.agreed_but(None, leader)
+    }
+
+    /// As [`Cluster::agreed`], without asking this one, which would not answer.
+    fn agreed_but(&self, but: Option<&Server>, leader: impl Fn(u16) -> Option<String>) -> Option<&Server> {
         wait_for(PATIENCE, || {
-            self.servers.iter().find(|server| leader(server.monitor_port()).as_deref() == Some(server.name()))
+            self.servers
+                .iter()
+                .filter(|server| but.is_none_or(|but| but.name() != server.name()))
+                .find(|server| leader(server.monitor_port()).as_deref() == Some(server.name()))
         })
     }
 }

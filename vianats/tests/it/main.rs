@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod durable;
+mod faults;
 mod feed;
 mod garbage;
 mod generations;
