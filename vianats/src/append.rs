@@ -82,7 +82,7 @@ impl Pod {
         if append.expect.iter().all(|expected| expected.head.epoch.0 == known.number) {
             return Ok(known);
         }
-        self.look_at_log().await.map_err(AppendError::Backend)
+        Box::pin(self.look_at_log()).await.map_err(AppendError::Backend)
     }
 
     fn check_size(&self, entries: &Entries) -> Result<(), AppendError> {
@@ -110,6 +110,8 @@ impl Pod {
         }
     }
 
+    /// Thousands of these wait at the same time, and what they hold is what the processor's caches have to hold: what is
+    /// rarely done is boxed, here and in what is called from here.
     async fn attempt(
         &self,
         generation: &Arc<Generation<LogSubjects>>,
@@ -117,14 +119,18 @@ impl Pod {
         deadline: Instant,
     ) -> Attempt {
         if append.expect.iter().any(|expected| expected.head.epoch.0 != generation.number) {
-            return self.unless_repeated(generation, append, AppendError::Conflict { head: None }).await;
+            let conflict = AppendError::Conflict { head: None };
+            return Box::pin(self.unless_repeated(generation, append, conflict)).await;
         }
         let sent_at = generation.highest.load(Ordering::Acquire);
         let answer = match &append.entries {
             Entries::One(entry) if append.expect.len() <= 1 => {
                 self.publish(generation, entry, append.expect.first(), append.id.as_ref()).await
             }
-            entries => self.publish_batch(generation, entries, &append.expect, append.id.as_ref()).await,
+            entries => {
+                let batch = self.publish_batch(generation, entries, &append.expect, append.id.as_ref());
+                Box::pin(batch).await
+            }
         };
         match answer {
             Ok(answer) => self.judge(generation, append, sent_at, ack::read(&answer)).await,
@@ -132,7 +138,7 @@ impl Pod {
             Err(Failed::Unknown(error) | Failed::Silent(error)) => {
                 Attempt::Done(Err(AppendError::MaybeCommitted(error)))
             }
-            Err(Failed::NoResponders) => self.nobody_took(generation, append, deadline).await,
+            Err(Failed::NoResponders) => Box::pin(self.nobody_took(generation, append, deadline)).await,
         }
     }
 
@@ -169,7 +175,7 @@ impl Pod {
             }
             Ok(stored) => Attempt::Done(self.stored(generation, append, sent_at, stored).await),
             Err(NotStored::Garbled(error)) => Attempt::Done(Err(AppendError::MaybeCommitted(error))),
-            Err(NotStored::Refused(refusal)) => self.refused(generation, append, refusal).await,
+            Err(NotStored::Refused(refusal)) => Box::pin(self.refused(generation, append, refusal)).await,
         }
     }
 
@@ -182,18 +188,19 @@ impl Pod {
         stored: Stored,
     ) -> Result<Appended, AppendError> {
         let count = append.entries.len();
-        let guards = Guards::assign(&append.entries, &append.expect).homeless.len();
+        let guards = Guards::count(&append.entries, &append.expect);
         if guards > 0 {
             // They have done their work; what is left of them is only in the way.
             let subject = generation.subjects.guard();
-            api::purge(self.link(), self.stream(), &subject, Purge::Keep { keep: 0 }).await.ok();
+            let purge = api::purge(self.link(), self.stream(), &subject, Purge::Keep { keep: 0 });
+            Box::pin(purge).await.ok();
         }
         generation.highest.fetch_max(stored.sequence, Ordering::AcqRel);
         let first = (stored.sequence + 1).saturating_sub((count + guards) as u64);
         if first > sent_at {
             return Ok(appended(generation, first, count));
         }
-        let present = self.look_at_log().await.map_err(AppendError::MaybeCommitted)?;
+        let present = Box::pin(self.look_at_log()).await.map_err(AppendError::MaybeCommitted)?;
         if present.number == generation.number {
             // Its servers were given an older copy of it. What it counts from there on is believed again.
             tracing::error!(sequence = first, sent_at, "the event stream has gone back to an older state");

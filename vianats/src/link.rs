@@ -243,6 +243,10 @@ impl Link {
             Err(error) if error.kind() == ErrorKind::Unavailable => {}
             decided => return decided,
         }
+        Box::pin(self.connected_again()).await
+    }
+
+    async fn connected_again(&self) -> Result<CancellationToken, BackendError> {
         let back = async {
             loop {
                 let disturbed = self.0.disturbed.notified();

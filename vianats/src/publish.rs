@@ -146,10 +146,15 @@ fn expect(generation: &Generation<LogSubjects>, expected: &Expectation, at: &Key
 pub(crate) struct Guards<'a> {
     of_entries: Vec<Option<&'a Expectation>>,
     /// Expectations for which there is no message: they get one that says nothing else.
-    pub(crate) homeless: Vec<&'a Expectation>,
+    homeless: Vec<&'a Expectation>,
 }
 
 impl<'a> Guards<'a> {
+    /// How many expectations need a message that says nothing else.
+    pub(crate) fn count(entries: &[Entry], expected: &[Expectation]) -> usize {
+        if expected.is_empty() { 0 } else { Guards::assign(entries, expected).homeless.len() }
+    }
+
     pub(crate) fn assign(entries: &[Entry], expected: &'a [Expectation]) -> Self {
         let mut of_entries = vec![None; entries.len()];
         let mut others = Vec::new();
