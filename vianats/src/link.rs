@@ -197,6 +197,18 @@ impl Link {
         }
     }
 
+    /// Looks now, where the client is not in the state that was seen last. What is sent before the connection it is sent on
+    /// has been seen would be taken for unanswered with the one before.
+    fn look_if_changed(&self) {
+        let inner = &*self.0;
+        let up = inner.client.connection_state() == State::Connected;
+        let connections = connections(&inner.client);
+        if up != inner.up.load(Ordering::Acquire) || connections != inner.connections.load(Ordering::Acquire)
+        {
+            self.look();
+        }
+    }
+
     fn look(&self) {
         let inner = &*self.0;
         let up = inner.client.connection_state() == State::Connected;
@@ -224,6 +236,7 @@ impl Link {
         if self.0.closed.is_cancelled() {
             return Err(BackendError::closed());
         }
+        self.look_if_changed();
         let present = self.0.present.lock().clone();
         if self.0.client.connection_state() != State::Connected {
             return Err(unavailable("the connection to the servers is down"));

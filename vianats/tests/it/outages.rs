@@ -1,9 +1,12 @@
 //! Servers that go away under live pods, and come back.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use nats_servers::{Cluster, Config, Link, Server};
-use via_backplane::{AppendFailed, Backplane, Retry};
+use via_backplane::{Append, AppendFailed, Backplane, Entries, Entry, Family, Key, Retry};
 
 use crate::notes::{Noted, PATIENCE, Pod, builder};
 
@@ -142,6 +145,33 @@ async fn pods_come_back_when_every_connection_was_cut() {
         assert_eq!(**pod.notes.loaded().await, ["0", "1", "2", "3", "4"]);
         pod.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_is_appended_as_soon_as_the_connection_is_back_is_acknowledged() {
+    let server = Server::start(Config::new()).expect("a server");
+    let link = Link::to([&server]).expect("a proxy");
+    // A client that is not ours does not say when it is back.
+    let client = async_nats::connect(&link.urls()[..]).await.expect("connected");
+    let backplane = vianats::Builder::with_client(client.clone()).connect().await.expect("connected");
+    let key = Key::of(&Family::new("posts").expect("a valid name"));
+    for round in 0..10 {
+        let before = client.statistics().connects.load(Ordering::Acquire);
+        link.interrupt();
+        link.restore().expect("the port is still free");
+        let back = async {
+            while client.statistics().connects.load(Ordering::Acquire) == before
+                || client.connection_state() != async_nats::connection::State::Connected
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, back).await.expect("the connection comes back");
+        let entry = Entry { key: key.clone(), record: round.to_string().into() };
+        let appended = backplane.log().append(Append::new(Entries::One(entry))).await;
+        appended.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
+    }
+    backplane.close().await;
 }
 
 #[tokio::test]
