@@ -47,7 +47,7 @@ impl Appender {
 impl Pod {
     pub(crate) async fn append_records(&self, append: Append) -> Result<Appended, AppendError> {
         self.check_size(&append.entries)?;
-        self.link().connected().await.map_err(AppendError::Backend)?;
+        self.link().reachable().await.map_err(AppendError::Backend)?;
         let _permit = self.permit(&append.entries).await?;
         let is_plain = append.expect.is_empty() && append.id.is_none();
         if is_plain && matches!(append.entries, Entries::One(_)) {
@@ -101,8 +101,12 @@ impl Pod {
     async fn permit(&self, entries: &Entries) -> Result<SemaphorePermit<'_>, AppendError> {
         let units: usize = entries.iter().map(|entry| entry.record.len() / UNIT).sum();
         let units = u32::try_from(units).unwrap_or(IN_FLIGHT).clamp(SMALLEST, IN_FLIGHT);
+        // Whoever waits is served before what this takes, so a large append does not starve.
+        if let Ok(permit) = self.appender().in_flight.try_acquire_many(units) {
+            return Ok(permit);
+        }
         let turn = self.appender().in_flight.acquire_many(units);
-        match timeout(self.link().request_timeout(), turn).await {
+        match Box::pin(timeout(self.link().request_timeout(), turn)).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(AppendError::Backend(unavailable(
                 "too many appends are in flight: the servers are slower than what is appended",

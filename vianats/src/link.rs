@@ -64,13 +64,9 @@ pub(crate) struct Moment {
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     poked: Notify,
-    refusals: Mutex<Refusals>,
-}
-
-#[derive(Debug, Default)]
-struct Refusals {
-    count: u64,
-    latest: VecDeque<String>,
+    /// How many there were; every request looks whether that has changed.
+    refusals: AtomicU64,
+    latest_refusals: Mutex<VecDeque<String>>,
 }
 
 impl Events {
@@ -90,24 +86,27 @@ impl Events {
         if !text.to_ascii_lowercase().contains("permissions violation") {
             return;
         }
-        let mut refusals = self.refusals.lock();
-        refusals.count += 1;
-        refusals.latest.push_back(text.to_owned());
-        if refusals.latest.len() > MAX_REFUSALS {
-            refusals.latest.pop_front();
+        let mut latest = self.latest_refusals.lock();
+        latest.push_back(text.to_owned());
+        if latest.len() > MAX_REFUSALS {
+            latest.pop_front();
         }
+        self.refusals.fetch_add(1, Ordering::AcqRel);
     }
 
     fn refusals(&self) -> u64 {
-        self.refusals.lock().count
+        self.refusals.load(Ordering::Acquire)
     }
 
     /// What the server refused since `seen`, about this subject.
     fn refusal(&self, seen: u64, subject: &str) -> Option<BackendError> {
-        let refusals = self.refusals.lock();
-        let fresh = usize::try_from(refusals.count - seen).unwrap_or(usize::MAX).min(refusals.latest.len());
+        if self.refusals() == seen {
+            return None;
+        }
+        let latest = self.latest_refusals.lock();
+        let fresh = usize::try_from(self.refusals() - seen).unwrap_or(usize::MAX).min(latest.len());
         let quoted = format!("\"{subject}\"");
-        let text = refusals.latest.iter().rev().take(fresh).find(|text| text.contains(&quoted))?;
+        let text = latest.iter().rev().take(fresh).find(|text| text.contains(&quoted))?;
         let operation =
             if text.to_ascii_lowercase().contains("subscription") { "subscribe" } else { "publish" };
         Some(BackendError::new(
@@ -233,15 +232,19 @@ impl Link {
     /// # Errors
     /// If the backplane is closed, or there is no connection now.
     pub(crate) fn connection(&self) -> Result<CancellationToken, BackendError> {
+        self.is_up()?;
+        Ok(self.0.present.lock().clone())
+    }
+
+    fn is_up(&self) -> Result<(), BackendError> {
         if self.0.closed.is_cancelled() {
             return Err(BackendError::closed());
         }
         self.look_if_changed();
-        let present = self.0.present.lock().clone();
-        if self.0.client.connection_state() != State::Connected {
+        if !self.0.up.load(Ordering::Acquire) {
             return Err(unavailable("the connection to the servers is down"));
         }
-        Ok(present)
+        Ok(())
     }
 
     /// Waits until there is a connection, for as long as a request may take: most interruptions are shorter.
@@ -257,6 +260,22 @@ impl Link {
             decided => return decided,
         }
         Box::pin(self.connected_again()).await
+    }
+
+    /// As [`connected`](Self::connected), for those who need not know when the connection ends.
+    ///
+    /// # Errors
+    /// The same.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub(crate) async fn reachable(&self) -> Result<(), BackendError> {
+        match self.is_up() {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                Box::pin(self.connected_again()).await.map(drop)
+            }
+            decided => decided,
+        }
     }
 
     async fn connected_again(&self) -> Result<CancellationToken, BackendError> {
@@ -301,7 +320,7 @@ impl Link {
         payload: Bytes,
     ) -> Result<Message, Failed> {
         let inner = &*self.0;
-        self.connected().await.map_err(Failed::NotSent)?;
+        self.reachable().await.map_err(Failed::NotSent)?;
         let now = self.now();
         let subject = Subject::from(subject);
         let mut request = Request::new().payload(payload).timeout(None);
@@ -357,7 +376,7 @@ impl Link {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<(), BackendError> {
-        self.connected().await?;
+        self.reachable().await?;
         let client = self.client();
         let sent = async {
             match headers {
