@@ -11,9 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::StreamExt as _;
 use nats_servers::{Cluster, Config, Link, Server};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use via_backplane::Backplane as _;
 
 use crate::notes::{Noted, PATIENCE, Pod, api, builder};
 
@@ -191,6 +193,24 @@ async fn a_rolling_restart_under_load_loses_nothing() {
         more_acks();
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_keeps_nobody_on_the_others_from_listening() {
+    let cluster = Cluster::start(Config::new(), 3).expect("a cluster");
+    let urls = cluster.urls();
+    let on_each = [builder(&urls[0]).connect().await, builder(&urls[1]).connect().await];
+    let [listener, other] = on_each.map(|connected| connected.expect("connected"));
+    cluster.servers()[1].pause().expect("paused");
+    let topic = via_backplane::Topic::new("news").expect("a valid name");
+    let feed = listener.feed().expect("a feed");
+    let mut messages = feed.subscribe(&topic).await.expect("listening");
+    feed.publish(&topic, "hello".into()).await.expect("published");
+    let message = tokio::time::timeout(PATIENCE, messages.next()).await.expect("in time").expect("an item");
+    assert_eq!(message.expect("a message"), "hello");
+    cluster.servers()[1].resume().expect("resumed");
+    listener.close().await;
+    other.close().await;
 }
 
 #[tokio::test]
