@@ -40,3 +40,30 @@ async fn what_the_client_drops_is_read_again() {
     }
     backplane.close().await;
 }
+
+#[tokio::test]
+async fn what_the_client_drops_last_is_read_again_though_nothing_follows() {
+    const RECORDS: usize = 450;
+    let server = Server::start(Config::new()).expect("a server");
+    let options = async_nats::ConnectOptions::new().subscription_capacity(400);
+    let client = options.connect(server.url()).await.expect("connected");
+    let backplane = vianats::Builder::with_client(client).connect().await.expect("connected");
+    let key = Key::of(&Family::new("posts").expect("a valid name"));
+    let selector = Selector::Key(key.clone());
+    let mut tail =
+        backplane.log().subscribe(&selector, Resume::After(Offset::BEGIN)).await.expect("subscribed");
+    // One by one, so that each says that none comes after it; only the server's silence tells of those that were dropped.
+    let writer = vianats::connect(server.url()).await.expect("connected");
+    for n in 0..RECORDS {
+        let entry = Entry { key: key.clone(), record: n.to_string().into() };
+        writer.log().append(Append::new(Entries::One(entry))).await.expect("appended");
+    }
+    let mut seen = 0;
+    while seen < RECORDS {
+        let item = tokio::time::timeout(PATIENCE, tail.next()).await.expect("in time");
+        seen += item.expect("never a silent end").expect("the tail goes on").iter().count();
+    }
+    assert_eq!(seen, RECORDS);
+    writer.close().await;
+    backplane.close().await;
+}
