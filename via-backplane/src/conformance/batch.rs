@@ -192,6 +192,26 @@ pub(super) async fn l5_a_key_without_an_entry_can_be_expected(trial: Trial) {
     assert_eq!(texts(&trial.pod.read_all(&Selector::Key(a)).await), ["1"]);
 }
 
+pub(super) async fn l5_more_keys_than_entries_can_be_expected(trial: Trial) {
+    let rooms = family("rooms");
+    let (a, b, c) = (key(&rooms, "a"), key(&rooms, "b"), key(&rooms, "c"));
+    let (of_b, of_c) = (trial.pod.append(&b, "b1").await, trial.pod.append(&c, "c1").await);
+    let expect = [(&a, Offset::BEGIN), (&b, of_b), (&c, of_c)];
+    let appended = trial.pod.try_append(&a, "1", &expect, Some(&id("once"))).await.expect("as expected");
+    let at = appended.offsets.get(0).expect("one offset");
+    let seen = trial.pod.read_all(&Selector::Key(a.clone())).await;
+    assert_eq!(
+        (offsets(&seen), texts(&seen)),
+        (vec![at], vec!["1".to_owned()]),
+        "it is where it is said to be"
+    );
+    trial.pod.append(&c, "c2").await;
+    let conflict = trial.pod.try_append(&a, "2", &[(&a, at), (&b, of_b), (&c, of_c)], None).await;
+    assert!(matches!(conflict, Err(AppendError::Conflict { .. })), "{conflict:?}");
+    let all = trial.pod.read_all(&Selector::Family(rooms)).await;
+    assert_eq!(texts(&all), ["b1", "c1", "1", "c2"], "an expectation leaves no record");
+}
+
 pub(super) async fn l5_of_racing_appends_that_expect_one_head_one_wins(trial: Trial) {
     let (tasks, rounds) = (6, 30);
     let a = Key::of(&family("posts"));

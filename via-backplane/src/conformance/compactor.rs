@@ -149,6 +149,27 @@ pub(super) async fn c3_is_idempotent_and_monotone(trial: Trial) {
     }
 }
 
+pub(super) async fn c3_of_racing_compactions_the_highest_floor_stays(trial: Trial) {
+    let a = Key::of(&family("posts"));
+    let appended = trial.pod.append_each(&a, 0..60).await;
+    for round in 0..5 {
+        // The highest one first, so that a lower one often comes after it.
+        let cuts = &appended[round * 10..round * 10 + 10];
+        together(10, |task| {
+            let (pod, a, before) = (trial.pod.clone(), a.clone(), cuts[9 - task]);
+            async move {
+                let floor = pod.compact(&a, before).await;
+                assert!(floor >= before, "{floor} for {before}");
+                let recorded = pod.floor(&a).await;
+                assert!(recorded >= floor, "the floor went back from {floor} to {recorded}");
+            }
+        })
+        .await;
+        assert_eq!(trial.pod.floor(&a).await, cuts[9]);
+        trial.pod.read_left(&Selector::Key(a.clone()), &appended[round * 10 + 9..]).await;
+    }
+}
+
 pub(super) async fn c3_is_clamped_to_the_head(trial: Trial) {
     let a = Key::of(&family("posts"));
     assert_eq!(trial.pod.compact(&a, Offset(50)).await, Offset::BEGIN, "there is nothing to compact");

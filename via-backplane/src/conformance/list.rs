@@ -37,6 +37,7 @@ macro_rules! __conformance_cases {
         $with!(Thread batch l5_an_expectation_of_another_epoch_uses_up_no_id);
         $with!(Thread batch l5_one_failed_expectation_of_several_appends_nothing);
         $with!(Thread batch l5_a_key_without_an_entry_can_be_expected);
+        $with!(Thread batch l5_more_keys_than_entries_can_be_expected);
         $with!(Threads batch l5_of_racing_appends_that_expect_one_head_one_wins);
         $with!(Thread batch l5_the_largest_batch_is_accepted_and_one_more_refused);
         $with!(Thread ids l6_a_repeat_answers_the_first_offsets_and_appends_nothing);
@@ -103,6 +104,7 @@ macro_rules! __conformance_cases {
         $with!(Threads compactor c2_a_missing_record_is_below_a_floor_that_is_known);
         $with!(Thread compactor c2_the_floor_is_the_same_for_every_pod);
         $with!(Thread compactor c3_is_idempotent_and_monotone);
+        $with!(Threads compactor c3_of_racing_compactions_the_highest_floor_stays);
         $with!(Thread compactor c3_is_clamped_to_the_head);
         $with!(Thread compactor c4_the_floor_is_the_beginning_until_the_first_compaction);
         $with!(Thread outage f1_an_interrupted_feed_says_so);
