@@ -6,7 +6,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use nats_servers::{Config, Server};
 use serde_json::json;
-use via_backplane::{AppendFailed, AppendOptions, Backplane, Waited};
+use via_backplane::{
+    Append, AppendFailed, AppendOptions, Backplane, CellKey, CellSelector, Entries, Entry, Family, Key,
+    Selector, Waited,
+};
 
 use crate::notes::{Noted, PATIENCE, Pod, api, builder};
 
@@ -105,6 +108,42 @@ async fn a_stream_restored_through_the_api_is_folded_anew() {
     assert_eq!(*fresh.notes.loaded().await, *pod.notes.loaded().await);
     pod.stop().await;
     fresh.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_hears_no_advisories_notices_too() {
+    let config = Config::new().extra(
+        "authorization { users: [\
+           { user: deaf, password: deaf, permissions: { subscribe: { deny: [\"$JS.EVENT.>\"] } } },\
+           { user: admin, password: admin }\
+         ] }\nno_auth_user: admin",
+    );
+    let server = Server::start(config).expect("a server");
+    let admin = server.url();
+    let deaf = builder(&server.url()).user_and_password("deaf", "deaf").connect().await.expect("connected");
+    let key = Key::of(&Family::new("posts").expect("a valid name"));
+    let entry = || Entry { key: key.clone(), record: "x".into() };
+    for _ in 0..10 {
+        deaf.log().append(Append::new(Entries::One(entry()))).await.expect("appended");
+    }
+    let before = deaf.log().head(&Selector::Key(key.clone())).await.expect("known");
+    let (posts, theme) = (Selector::Key(key.clone()), CellKey::new(["app", "theme"]).expect("a valid path"));
+    // Nothing that a server keeps, so nothing that ends with the bucket.
+    let mut watch = deaf.store().watch(&CellSelector::One(theme)).await.expect("watched");
+    let copy = StreamCopy::take(&admin).await;
+    deaf.log().append(Append::new(Entries::One(entry()))).await.expect("appended");
+    api(&admin, "STREAM.DELETE.via-events", json!({})).await;
+    copy.restore(&admin).await;
+    // The subject is as before, and so is the sequence the server says; whose it is, the pod has to ask.
+    let appended = deaf.log().append(Append::new(Entries::One(entry()))).await.expect("appended");
+    assert_ne!(appended.epoch, before.epoch, "a restored log is another epoch");
+    assert_eq!(deaf.log().head(&posts).await.expect("known").epoch, appended.epoch);
+    api(&admin, "STREAM.DELETE.KV_via-cells", json!({})).await;
+    let other = builder(&admin).connect().await.expect("connected");
+    let ended = async { while let Some(Ok(_)) = watch.next().await {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("a watch of what is gone ends");
+    deaf.close().await;
+    other.close().await;
 }
 
 #[tokio::test]

@@ -111,6 +111,7 @@ async fn streams_that_would_lose_events_are_refused_with_what_to_change() {
         ("allow_atomic", json!(false), "allow_atomic"),
         ("no_ack", json!(true), "no_ack"),
         ("max_msg_size", json!(100), "max_msg_size"),
+        ("subject_transform", json!({ "src": ">", "dest": "elsewhere.>" }), "subject_transform"),
     ];
     for (index, (setting, value, named)) in wrong.into_iter().enumerate() {
         let prefix = format!("p{index}");
@@ -133,6 +134,23 @@ async fn streams_that_would_lose_events_are_refused_with_what_to_change() {
         assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error:?}");
         assert!(error.to_string().contains(named) && error.to_string().contains(&prefix), "{error}");
     }
+}
+
+#[tokio::test]
+async fn new_streams_are_as_was_asked_for() {
+    let server = server();
+    let connecting =
+        builder(&server.url()).storage(Storage::Memory).duplicate_window(Duration::from_secs(30));
+    let backplane = connecting.replicas(1).connect().await.expect("connected");
+    assert_eq!(backplane.limits().id_window, Duration::from_secs(30));
+    for stream in ["via-events", "KV_via-cells"] {
+        let info = api(&server.url(), &format!("STREAM.INFO.{stream}"), json!({})).await;
+        assert_eq!(
+            (&info["config"]["storage"], &info["config"]["num_replicas"]),
+            (&json!("memory"), &json!(1))
+        );
+    }
+    backplane.close().await;
 }
 
 #[tokio::test]
