@@ -97,6 +97,9 @@ impl Builder {
     ///
     /// The client should hold at least as many messages per subscription as the default (65,536): readers read again what
     /// it drops.
+    ///
+    /// What the servers report goes to the client's own event callback and not here: a call that lacks a permission then ends
+    /// with the request timeout, and its error does not name the permission.
     pub fn with_client(client: Client) -> Self {
         Self::of(Target::Client(client))
     }

@@ -56,7 +56,8 @@
 //! - A subscription holds at most 65,536 messages on the client, and 32 MiB by the server's flow control. What a slow reader
 //!   makes the client drop is read again; nothing is lost.
 //! - A listener to a topic holds 65,536 messages, and loses what comes then.
-//! - Every call ends within the request timeout (twelve seconds unless set), a batch of reads within that for each step.
+//! - Every call ends. Each of its steps waits for at most the request timeout (twelve seconds unless set): an append's are its
+//!   turn, its attempts together, and the question whether an id is known; a read's are one per message.
 //! - Reconnecting never ends: from 50 ms to two seconds apart, jittered.
 //!
 //! # What it costs
