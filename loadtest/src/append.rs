@@ -19,8 +19,6 @@ use via_backplane::{
 
 use crate::{
     cpu::{Cpu, Processes},
-    latency::Latency,
-    median::median,
     print::{print_json, progress},
     target::{Failure, Target, Wanted, close, side, subject_of},
 };
@@ -29,6 +27,8 @@ use raw::Raw;
 use report::{Facts, Grouping, Rates, Report, Row};
 
 const FAMILY: &str = "load";
+/// Slices of a run.
+const SLICES: usize = 6;
 /// The largest atomic batch a server takes by default.
 const BATCH: usize = 1_000;
 
@@ -66,18 +66,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<Failure>> {
     if arguments.wanted.quick { Ok(()) } else { report.judge() }
 }
 
-/// How much is measured.
+/// How much is measured. A run is made of slices, raw and ours in turns: whatever else the machine does lasts longer.
 #[derive(Clone, Copy)]
 struct Plan {
     runs: usize,
+    slices: usize,
     lasts: Duration,
 }
 
 async fn measure(target: &Target, arguments: &Arguments) -> Result<Report, Box<Failure>> {
     let plan = if arguments.wanted.quick {
-        Plan { runs: 1, lasts: Duration::from_millis(50) }
+        Plan { runs: 1, slices: 1, lasts: Duration::from_millis(50) }
     } else {
-        Plan { runs: arguments.runs, lasts: Duration::try_from_secs_f64(arguments.seconds)? }
+        let lasts = Duration::try_from_secs_f64(arguments.seconds)? / SLICES as u32;
+        Plan { runs: arguments.runs, slices: SLICES, lasts }
     };
     let backplane = target.connect().await?;
     let context = target.connect_raw().await?;
@@ -133,7 +135,11 @@ impl Sides {
     async fn compare(&self, window: usize, facts: Facts) -> Result<Row, Box<Failure>> {
         let (mut raw, mut ours) = (Rates::default(), Rates::default());
         for run in 0..=self.plan.runs {
-            let (one, other) = (self.run_raw(window).await?, self.run_ours(window).await?);
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            for _ in 0..self.plan.slices {
+                one.push(self.raw_slice(window).await?);
+                other.push(self.our_slice(window).await?);
+            }
             // The first run warms up connections, allocators and the server's files.
             if run > 0 {
                 raw.add(one);
@@ -144,7 +150,7 @@ impl Sides {
         Ok(Row::of(self.ours.record.len(), window, facts.per_s(window), raw, ours))
     }
 
-    async fn run_raw(&self, window: usize) -> Result<Run, Box<Failure>> {
+    async fn raw_slice(&self, window: usize) -> Result<Slice, Box<Failure>> {
         let (raw, lasts) = (self.raw.clone(), self.plan.lasts);
         if window == 1 {
             return self.timed_each(raw.one_at_a_time(lasts)).await;
@@ -152,7 +158,7 @@ impl Sides {
         self.timed(raw.pipelined(window, lasts)).await
     }
 
-    async fn run_ours(&self, window: usize) -> Result<Run, Box<Failure>> {
+    async fn our_slice(&self, window: usize) -> Result<Slice, Box<Failure>> {
         let (ours, lasts) = (self.ours.clone(), self.plan.lasts);
         if window == 1 {
             return self.timed_each(ours.one_at_a_time(lasts)).await;
@@ -160,31 +166,29 @@ impl Sides {
         self.timed(ours.concurrent(window, lasts)).await
     }
 
-    async fn timed(&self, job: impl Job<usize>) -> Result<Run, Box<Failure>> {
+    async fn timed(&self, job: impl Job<usize>) -> Result<Slice, Box<Failure>> {
         let (cpu, started) = (self.processes.used(), Instant::now());
         let count = side(job).await?;
-        let per_s = count as f64 / started.elapsed().as_secs_f64();
-        Ok(Run { count, per_s, latency: None, cpu: self.processes.used_since(cpu) })
+        let lasted = started.elapsed();
+        Ok(Slice { count, lasted, each: Vec::new(), cpu: self.processes.used_since(cpu) })
     }
 
-    async fn timed_each(&self, job: impl Job<Vec<Duration>>) -> Result<Run, Box<Failure>> {
+    async fn timed_each(&self, job: impl Job<Vec<Duration>>) -> Result<Slice, Box<Failure>> {
         let cpu = self.processes.used();
-        let took = side(job).await?;
+        let each = side(job).await?;
         let cpu = self.processes.used_since(cpu);
-        let count = took.len();
-        if count == 0 {
-            return Err("nothing was appended within a run".into());
-        }
-        let total = took.iter().sum::<Duration>().as_secs_f64();
-        Ok(Run { count, per_s: count as f64 / total, latency: Some(Latency::of(took)), cpu })
+        Ok(Slice { count: each.len(), lasted: each.iter().sum(), each, cpu })
     }
 
     /// Raw atomic batches, beside the widest window of both.
     async fn compare_batches(&self, widest: &Row, facts: Facts) -> Result<Grouping, Box<Failure>> {
         let (mut batches, mut grouped) = (Rates::default(), Rates::default());
         for run in 0..=self.plan.runs {
-            let one = self.timed(self.raw.clone().batches(BATCH, self.plan.lasts)).await?;
-            let other = self.timed(self.ours.clone().concurrent(2 * BATCH, self.plan.lasts)).await?;
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            for _ in 0..self.plan.slices {
+                one.push(self.timed(self.raw.clone().batches(BATCH, self.plan.lasts)).await?);
+                other.push(self.timed(self.ours.clone().concurrent(2 * BATCH, self.plan.lasts)).await?);
+            }
             if run > 0 {
                 batches.add(one);
                 grouped.add(other);
@@ -195,11 +199,12 @@ impl Sides {
     }
 }
 
-/// What one run came to.
-struct Run {
+/// What one side did in its turn.
+struct Slice {
     count: usize,
-    per_s: f64,
-    latency: Option<Latency>,
+    lasted: Duration,
+    /// How long each took, one at a time.
+    each: Vec<Duration>,
     cpu: Option<Cpu>,
 }
 

@@ -1,11 +1,14 @@
 //! What appending came to.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use super::{Run, median};
+use super::Slice;
 use crate::{
     cpu::{CpuEach, Total},
     latency::Latency,
+    median::median,
     print::print,
     target::{Described, Failure},
 };
@@ -110,10 +113,19 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    pub(super) fn add(&mut self, run: Run) {
-        self.per_s.push(run.per_s);
-        self.latencies.extend(run.latency);
-        self.cpu.add(run.cpu, run.count);
+    /// Adds a run, which is never without appends: each turn of a side ends with what it began.
+    pub(super) fn add(&mut self, run: Vec<Slice>) {
+        let count = run.iter().map(|slice| slice.count).sum::<usize>();
+        let lasted = run.iter().map(|slice| slice.lasted).sum::<Duration>();
+        self.per_s.push(count as f64 / lasted.as_secs_f64());
+        let mut each = Vec::new();
+        for slice in run {
+            self.cpu.add(slice.cpu, slice.count);
+            each.extend(slice.each);
+        }
+        if !each.is_empty() {
+            self.latencies.push(Latency::of(each));
+        }
     }
 
     fn median(&self) -> f64 {
