@@ -1,4 +1,4 @@
-//! Append in one process until a reader in another one sees it folded, beside publish and receive.
+//! Append in one process until another one has folded it, beside publish and receive.
 
 mod ours;
 mod raw;
@@ -14,6 +14,7 @@ use crate::{
     print::{print, print_json, progress},
     target::{Described, Failure, Target, Wanted, side, subject_of},
 };
+use ours::Took;
 use reader::Other;
 
 #[derive(clap::Args)]
@@ -63,8 +64,10 @@ struct Report {
     record_bytes: usize,
     /// From before a publish until the other process has received it.
     raw: Latency,
-    /// From before an append until a reader in the other process sees it folded.
+    /// From before an append until the other process has folded it.
     ours: Latency,
+    /// From before an append until a reader there, who waits for changes, sees it.
+    seen: Latency,
     p50_ratio_to_raw: f64,
     p99_ratio_to_raw: f64,
     raw_runs: Vec<Latency>,
@@ -98,7 +101,7 @@ async fn measure(
 ) -> Result<Report, Box<Failure>> {
     // Makes the stream.
     let backplane = target.connect().await?;
-    let (mut raw, mut ours) = (Vec::new(), Vec::new());
+    let (mut raw, mut ours, mut seen) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..=runs {
         progress(&format!("run {run} of {runs}"));
         let one = publish(target, &format!("raw-{run}"), appends, every).await?;
@@ -106,7 +109,8 @@ async fn measure(
         // The first run warms up the server and the system.
         if run > 0 {
             raw.push(one);
-            ours.push(other);
+            ours.push(latency(other.arrived));
+            seen.push(latency(other.seen));
         }
     }
     let server = target.describe(&target.connect_raw().await?).await?;
@@ -123,6 +127,7 @@ async fn measure(
         p99_ratio_to_raw: ours.p99_us / raw.p99_us,
         raw,
         ours,
+        seen: Latency::median(&seen),
         raw_runs,
         ours_runs,
     })
@@ -138,28 +143,27 @@ async fn publish(
     let subject = subject_of(&target.stream(&context).await?, family).into();
     let other = Other::start(target, Reader::Raw, family, count)?;
     side(raw::publish(context, subject, count, every, ours::record_bytes())).await?;
-    Ok(Latency::of(other.took()?))
+    Ok(latency(other.took()?.arrived))
 }
 
-async fn append(
-    target: &Target,
-    family: &str,
-    count: usize,
-    every: Duration,
-) -> Result<Latency, Box<Failure>> {
+async fn append(target: &Target, family: &str, count: usize, every: Duration) -> Result<Took, Box<Failure>> {
     let backplane = target.connect().await?;
     let other = Other::start(target, Reader::Ours, family, count)?;
     side(ours::append(backplane, family.to_owned(), count, every)).await?;
-    Ok(Latency::of(other.took()?))
+    other.took()
+}
+
+fn latency(nanos: Vec<u64>) -> Latency {
+    Latency::of(nanos.into_iter().map(Duration::from_nanos).collect())
 }
 
 impl Report {
     fn summarize(&self) {
-        let Self { raw, ours, p50_ratio_to_raw, p99_ratio_to_raw, .. } = self;
-        print(&format!(
-            "publish to receive  p50 {:.0} µs, p99 {:.0} µs\nappend to seen      p50 {:.0} µs, p99 {:.0} µs\nratio               \
-             p50 {p50_ratio_to_raw:.2}, p99 {p99_ratio_to_raw:.2}",
-            raw.p50_us, raw.p99_us, ours.p50_us, ours.p99_us
-        ));
+        let Self { raw, ours, seen, p50_ratio_to_raw, p99_ratio_to_raw, .. } = self;
+        let rows = [("publish to receive", raw), ("append to folded", ours), ("append to seen", seen)];
+        for (what, latency) in rows {
+            print(&format!("{what:<20}p50 {:.0} µs, p99 {:.0} µs", latency.p50_us, latency.p99_us));
+        }
+        print(&format!("ratio               p50 {p50_ratio_to_raw:.2}, p99 {p99_ratio_to_raw:.2}"));
     }
 }

@@ -3,12 +3,15 @@
 use std::{
     io::{BufRead as _, BufReader, PipeReader, pipe},
     process::Command,
-    time::Duration,
 };
 
 use nats_servers::Process;
 
-use super::{Reader, ours, raw};
+use super::{
+    Reader,
+    ours::{self, Took},
+    raw,
+};
 use crate::{
     print::{print, print_json},
     target::{Failure, Target, side, subject_of},
@@ -56,9 +59,8 @@ impl Other {
     }
 
     /// How long each message was on its way.
-    pub(super) fn took(mut self) -> Result<Vec<Duration>, Box<Failure>> {
-        let nanos: Vec<u64> = serde_json::from_str(&self.line()?)?;
-        Ok(nanos.into_iter().map(Duration::from_nanos).collect())
+    pub(super) fn took(mut self) -> Result<Took, Box<Failure>> {
+        Ok(serde_json::from_str(&self.line()?)?)
     }
 
     fn line(&mut self) -> Result<String, Box<Failure>> {
@@ -82,7 +84,8 @@ pub(super) async fn read(
             let context = target.connect_raw().await?;
             let stream = target.stream(&context).await?;
             let (inbox, subject) = (context.client().new_inbox(), subject_of(&stream, &family));
-            side(raw::receive(stream, inbox, subject, count, ready)).await?
+            let arrived = side(raw::receive(stream, inbox, subject, count, ready)).await?;
+            Took { arrived, seen: Vec::new() }
         }
     };
     print_json(&took);
