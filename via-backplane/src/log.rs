@@ -341,6 +341,11 @@ impl Batch {
         self.range.clone().filter_map(|index| self.records.get(index))
     }
 
+    /// The last record.
+    pub(crate) fn last(&self) -> Option<Stored<'_>> {
+        self.range.clone().rev().find_map(|index| self.records.get(index))
+    }
+
     /// The records in order, each with its slot.
     pub fn slots(&self) -> impl Iterator<Item = (usize, Stored<'_>)> + Clone {
         self.range.clone().filter_map(|slot| Some((slot, self.records.get(slot)?)))

@@ -17,7 +17,7 @@ use super::{
     retry::Delays,
 };
 use crate::{
-    BackendError, CasError, CellKey, Codec as _, CodecId, DecodeError, EncodeError, Epoch, Expected, Head,
+    BackendError, CasError, CellKey, Codec as _, CodecId, Cursor, DecodeError, EncodeError, Epoch, Expected,
     Retry, Rev, TooLarge, Ttl, Versioned, codec::MessagePack,
 };
 
@@ -422,7 +422,7 @@ impl<T: Default> Local<T> {
         }
         slot.is_stored = value.is_some();
         let state = value.unwrap_or_default();
-        slot.value = Some(Arc::new(Published { state, version, key_head: Head::default() }));
+        slot.value = Some(Arc::new(Published { state, version, key_head: Cursor::begin(Epoch::default()) }));
         // Sent under the lock, so that versions are announced in order.
         self.version.send_replace(version);
     }

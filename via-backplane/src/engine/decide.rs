@@ -150,8 +150,19 @@ where
     }
 
     async fn present<R>(&self) -> Result<View<S>, DecideError<R>> {
-        let view = timeout(CATCH_UP, self.loaded()).await.map_err(|_| DecideError::Lagging)?;
-        self.projection.halted().map_or(Ok(view), |halt| Err(DecideError::Halted(halt)))
+        let mut changes = self.changes();
+        let present = async {
+            loop {
+                if let Some(halt) = self.projection.halted() {
+                    return Err(DecideError::Halted(halt));
+                }
+                if let Some(view) = self.read() {
+                    return Ok(view);
+                }
+                changes.changed().await;
+            }
+        };
+        timeout(CATCH_UP, present).await.map_err(|_| DecideError::Lagging)?
     }
 
     /// The value once it has folded the record that won. A value of another epoch has not, whatever its offset.

@@ -1,9 +1,6 @@
 //! From a stored record to the event a fold takes, or to what is wrong with it.
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::any::Any;
 
 use super::supervisor;
 use crate::{
@@ -50,11 +47,6 @@ pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Proble
     let event = E::decode(envelope.version, envelope.codec, envelope.payload)
         .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
     Ok(Decoded { at: envelope.recorded(record.offset), event })
-}
-
-/// As [`decode`], where the decoder, which may be the user's own code, may panic.
-pub(crate) fn decode_caught<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Problem> {
-    catch_unwind(AssertUnwindSafe(|| decode(record))).unwrap_or_else(|panic| Err(Problem::panicked(&*panic)))
 }
 
 impl Problem {

@@ -75,9 +75,9 @@ pub enum Waited {
 /// How a key stands on this pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// Nothing has been read from the log yet.
+    /// Nothing has been read from the log yet, or nobody has asked for the value since it was let go.
     Cold,
-    /// Records that were there at the start are being folded; reads answer nothing yet.
+    /// The value is being loaded; reads answer nothing yet.
     CatchingUp,
     /// The value follows the log.
     Live,
@@ -96,17 +96,26 @@ impl<E, S> Events<E, S> {
     #[must_use]
     pub fn read(&self) -> Option<View<S>> {
         // Read before the value: a value without a record must not claim a newer log than the one it was read under.
-        let Progress { covered, live: true, .. } = *self.family.progress.borrow() else { return None };
-        self.projection.value().map(|value| View::new(value, covered.epoch))
+        let epoch = self.family.progress.borrow().covered.epoch;
+        match self.projection.value() {
+            Some(value) => Some(View::new(value, epoch)),
+            None => {
+                self.family.want(&self.projection);
+                None
+            }
+        }
     }
 
-    /// Tells when the value changes or becomes loaded.
+    /// Tells when the value changes or becomes loaded, which this asks for. While it is kept, the value stays on this pod.
     #[must_use]
     pub fn changes(&self) -> Changes {
-        self.projection.changes()
+        let changes = self.projection.changes();
+        self.family.want(&self.projection);
+        changes
     }
 
-    /// The value, once it is loaded. A halted key answers its last good value.
+    /// The value, once it is loaded. A halted key answers its last good value; one that never had any does not answer until it
+    /// is repaired.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -126,12 +135,11 @@ impl<E, S> Events<E, S> {
     /// How this key stands on this pod.
     #[must_use]
     pub fn status(&self) -> Status {
-        let progress = *self.family.progress.borrow();
         match self.projection.halted() {
             Some(halt) => Status::Halted(halt),
-            None if progress.live => Status::Live,
-            None if progress.covered.offset == Offset::BEGIN => Status::Cold,
-            None => Status::CatchingUp,
+            None if !self.projection.is_incomplete() => Status::Live,
+            None if self.projection.is_wanted() && self.family.is_live() => Status::CatchingUp,
+            None => Status::Cold,
         }
     }
 
@@ -193,8 +201,12 @@ impl<E, S> Events<E, S> {
         if self.projection.halted().is_some_and(|halt| halt.at <= wanted.offset) {
             return Standing::Settled(Waited::Halted);
         }
-        // Until the projector has been at the head, nothing is shown, and what is folded is not reached.
-        if !now.live || now.covered.offset < wanted.offset || self.projection.is_rebuilding() {
+        if self.projection.is_incomplete() {
+            // Nothing is shown, so nothing is reached. It may have been let go meanwhile.
+            self.family.want(&self.projection);
+            return Standing::Behind;
+        }
+        if !now.live || now.covered.offset < wanted.offset {
             return Standing::Behind;
         }
         match self.family.recent.lock().get(wanted.offset) {

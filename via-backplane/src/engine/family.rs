@@ -8,13 +8,13 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use rapidhash::fast::RandomState;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{
     metrics::OfFamily,
     projection::{Halt, Projection},
 };
-use crate::{Cursor, Epoch, Key, Offset, RecordId, Stored};
+use crate::{Cursor, Epoch, Key, Offset, RecordId};
 
 /// How many records a pod remembers the identity of, to answer whether a position was reached without asking the log.
 const RECENT_RECORDS: usize = 1_024;
@@ -32,7 +32,14 @@ pub(super) struct Family<E, S> {
     pub(super) undecodable: Mutex<Skipped>,
     pub(super) metrics: OfFamily,
     instances: RwLock<Instances<S>>,
+    wants: Wants<S>,
     event: PhantomData<fn(E)>,
+}
+
+/// The values that somebody asked for since the projector looked last. A projection is in it once at most.
+struct Wants<S> {
+    asked: Mutex<Vec<Arc<Projection<S>>>>,
+    came: Notify,
 }
 
 struct Instances<S> {
@@ -50,7 +57,7 @@ pub(super) struct Progress {
     pub(super) covered: Cursor,
     /// How often the values were discarded because the log changed under them.
     pub(super) generation: u64,
-    /// The projector has been at the log's head.
+    /// The projector follows the log: what is loaded now is complete.
     pub(super) live: bool,
 }
 
@@ -70,8 +77,36 @@ impl<E, S> Family<E, S> {
                 sweep_at: VACANT_INSTANCES,
                 halt: None,
             }),
+            wants: Wants { asked: Mutex::default(), came: Notify::new() },
             event: PhantomData,
             name,
+        }
+    }
+
+    /// Asks for a value, unless it is here or on its way.
+    pub(super) fn want(&self, projection: &Arc<Projection<S>>) {
+        if projection.becomes_wanted() {
+            self.wants.asked.lock().push(projection.clone());
+            self.wants.came.notify_one();
+        }
+    }
+
+    /// Waits until some value is asked for. Cancel-safe.
+    pub(super) async fn wanted(&self) {
+        self.wants.came.notified().await;
+    }
+
+    /// What was asked for since the last time.
+    pub(super) fn take_wanted(&self) -> Vec<Arc<Projection<S>>> {
+        std::mem::take(&mut *self.wants.asked.lock())
+    }
+
+    /// Forgets a projection that is not loaded, unless somebody holds or watches it.
+    pub(super) fn forget(&self, projection: Arc<Projection<S>>) {
+        let mut instances = self.instances.write();
+        // The map's and this one.
+        if Arc::strong_count(&projection) <= 2 && !projection.is_watched() && !projection.is_wanted() {
+            instances.by_key.remove(&projection.key);
         }
     }
 
@@ -104,7 +139,7 @@ impl<E, S> Family<E, S> {
     }
 }
 
-impl<E, S: Default> Family<E, S> {
+impl<E, S> Family<E, S> {
     /// The projection of a key, made if there is none.
     pub(super) fn projection(&self, key: &Key) -> Arc<Projection<S>> {
         if let Some(projection) = self.instances.read().by_key.get(key) {
@@ -112,7 +147,8 @@ impl<E, S: Default> Family<E, S> {
         }
         let mut instances = self.instances.write();
         if instances.by_key.len() >= instances.sweep_at {
-            // A projection without a record, a handle, or anybody who waits for a change is the same as none.
+            // A projection without a value, a handle, or anybody who waits for a change is the same as none. One with a
+            // value is held by the projector.
             let is_in_use = |projection: &Arc<Projection<S>>| {
                 Arc::strong_count(projection) > 1 || projection.is_watched()
             };
@@ -155,11 +191,16 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    pub(super) fn note(&mut self, record: &Stored<'_>) {
+    /// Lists a record; `false` if it is listed already.
+    pub(super) fn note(&mut self, key: &Key, offset: Offset) -> bool {
+        if self.listed.iter().any(|(listed, at)| *at == offset && listed == key) {
+            return false;
+        }
         if self.listed.len() == LISTED_UNDECODABLE {
             self.listed.pop_front();
         }
-        self.listed.push_back((record.key.clone(), record.offset));
+        self.listed.push_back((key.clone(), offset));
+        true
     }
 }
 

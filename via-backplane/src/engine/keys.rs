@@ -1,120 +1,212 @@
-//! A projector's keys, by index: found once per run, not once per record.
+//! A projector's keys: those whose value is on this pod, or on its way. Found once per run, not once per record.
 
 use std::collections::HashMap;
 
 use rapidhash::fast::RandomState;
 
-use super::projection::{Copies, Halt, Published};
-use crate::Key;
+use super::projection::Copies;
+use crate::{Key, Offset, OwnedRecord, Stored};
 
-/// The copies of every key a projector has met.
-pub(super) struct Keys<S> {
-    index: HashMap<Key, usize, RandomState>,
-    entries: Vec<Keyed<S>>,
-    touched: Vec<usize>,
-    last: usize,
+/// Records that may be kept for one key while it is being loaded; beyond that its load goes another round.
+const MAX_BUFFERED_RECORDS: usize = 16_384;
+/// The same bound in bytes.
+const MAX_BUFFERED_BYTES: usize = 8 << 20;
+
+/// Which key, for as long as it is the same one: an index is used again once its key was evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyId {
+    index: usize,
+    serial: u64,
 }
 
-struct Keyed<S> {
-    key: Key,
-    copies: Copies<S>,
+/// The keys of a family that this pod folds.
+///
+/// What is in here is what a family costs a pod: keys that nobody reads are not.
+pub(super) struct Keys<S> {
+    index: HashMap<Key, KeyId, RandomState>,
+    slots: Vec<Slot<S>>,
+    free: Vec<usize>,
+    touched: Vec<KeyId>,
+    serial: u64,
+}
+
+struct Slot<S> {
+    serial: u64,
+    keyed: Option<Keyed<S>>,
+}
+
+/// One key of them.
+pub(super) struct Keyed<S> {
+    pub(super) copies: Copies<S>,
+    /// The key's records since its load began; `None` once the value follows the log.
+    pub(super) loading: Option<Buffer>,
+    /// The value holds all records up to here already, although the tail may still bring some: a load can be ahead of it.
+    pub(super) complete_to: Offset,
+    pub(super) halted: bool,
+    /// A copy is being made off the fold path.
+    pub(super) copying: bool,
     touched: bool,
-    halted: bool,
-    copying: bool,
 }
 
 impl<S> Default for Keys<S> {
     fn default() -> Self {
-        Self { index: HashMap::default(), entries: Vec::new(), touched: Vec::new(), last: 0 }
+        Self {
+            index: HashMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            touched: Vec::new(),
+            serial: 0,
+        }
     }
 }
 
 impl<S> Keys<S> {
-    pub(super) fn is(&self, index: usize, key: &Key) -> bool {
-        self.entries[index].key == *key
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
     }
 
-    /// The key last found.
-    pub(super) fn last(&self) -> Option<&Key> {
-        self.entries.get(self.last).map(|entry| &entry.key)
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty()
     }
 
-    pub(super) fn find_or_insert(&mut self, key: &Key, make: impl FnOnce() -> Copies<S>) -> usize {
-        self.last = match self.index.get(key) {
-            Some(&index) => index,
-            None => {
-                let index = self.entries.len();
-                self.index.insert(key.clone(), index);
-                let copies = make();
-                self.entries.push(Keyed {
-                    key: key.clone(),
-                    copies,
-                    touched: false,
-                    halted: false,
-                    copying: false,
-                });
+    pub(super) fn find(&self, key: &Key) -> Option<KeyId> {
+        self.index.get(key).copied()
+    }
+
+    pub(super) fn is(&self, id: KeyId, key: &Key) -> bool {
+        self.get(id).is_some_and(|keyed| keyed.copies.shared.key == *key)
+    }
+
+    /// Adds a key that is not among them.
+    pub(super) fn insert(&mut self, keyed: Keyed<S>) -> KeyId {
+        self.serial += 1;
+        let key = keyed.copies.shared.key.clone();
+        let slot = Slot { serial: self.serial, keyed: Some(keyed) };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index] = slot;
                 index
             }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
         };
-        self.last
+        let id = KeyId { index, serial: self.serial };
+        self.index.insert(key, id);
+        id
     }
 
-    pub(super) fn copies(&mut self, index: usize) -> &mut Copies<S> {
-        &mut self.entries[index].copies
+    pub(super) fn remove(&mut self, id: KeyId) -> Option<Keyed<S>> {
+        let slot = self.slots.get_mut(id.index).filter(|slot| slot.serial == id.serial)?;
+        let keyed = slot.keyed.take()?;
+        self.index.remove(&keyed.copies.shared.key);
+        self.free.push(id.index);
+        Some(keyed)
+    }
+
+    /// The key of this id; `None` once it is no longer among them.
+    pub(super) fn get(&self, id: KeyId) -> Option<&Keyed<S>> {
+        self.slots.get(id.index).filter(|slot| slot.serial == id.serial)?.keyed.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: KeyId) -> Option<&mut Keyed<S>> {
+        self.slots.get_mut(id.index).filter(|slot| slot.serial == id.serial)?.keyed.as_mut()
+    }
+
+    /// All of them, in the order of their places: the same for one history.
+    pub(super) fn ids(&self) -> Vec<KeyId> {
+        let id = |(index, slot): (usize, &Slot<S>)| {
+            slot.keyed.is_some().then_some(KeyId { index, serial: slot.serial })
+        };
+        self.slots.iter().enumerate().filter_map(id).collect()
+    }
+
+    /// The key at a place, if there is one: for a hand that goes round.
+    pub(super) fn at(&self, place: usize) -> Option<KeyId> {
+        let slot = self.slots.get(place)?;
+        slot.keyed.is_some().then_some(KeyId { index: place, serial: slot.serial })
+    }
+
+    /// How many places there are, taken or not.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
     }
 
     /// Gives up every spare: together they lag too much.
     pub(super) fn give_up_spares(&mut self) {
-        self.entries.iter_mut().for_each(|entry| entry.copies.give_up_the_spare());
+        let keyed = self.slots.iter_mut().filter_map(|slot| slot.keyed.as_mut());
+        keyed.for_each(|keyed| keyed.copies.give_up_the_spare());
     }
 
-    pub(super) fn is_halted(&self, index: usize) -> bool {
-        self.entries[index].halted
-    }
-
-    pub(super) fn set_halted(&mut self, index: usize) {
-        self.entries[index].halted = true;
-        self.touch(index);
-    }
-
-    /// Notes that a copy is being made; `false` if one already is.
-    pub(super) fn start_copying(&mut self, index: usize) -> bool {
-        !std::mem::replace(&mut self.entries[index].copying, true)
-    }
-
-    pub(super) fn stop_copying(&mut self, index: usize) {
-        self.entries[index].copying = false;
-    }
-
-    /// Notes that readers have to be told.
-    pub(super) fn touch(&mut self, index: usize) {
-        if !std::mem::replace(&mut self.entries[index].touched, true) {
-            self.touched.push(index);
+    /// Notes that a key's readers have to be told.
+    pub(super) fn touch(&mut self, id: KeyId) {
+        let Some(keyed) = self.get_mut(id) else { return };
+        if !std::mem::replace(&mut keyed.touched, true) {
+            self.touched.push(id);
         }
     }
 
     /// Wakes the readers of every key touched since the last time, each once.
     pub(super) fn announce_touched(&mut self) {
-        for index in self.touched.drain(..) {
-            let entry = &mut self.entries[index];
-            entry.touched = false;
-            entry.copies.announce();
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            let Some(keyed) = self.get_mut(id) else { continue };
+            keyed.touched = false;
+            keyed.copies.announce();
+        }
+        self.touched = touched;
+    }
+}
+
+impl<S> Keyed<S> {
+    /// A key whose load is about to begin.
+    pub(super) fn loading(copies: Copies<S>) -> Self {
+        Self {
+            copies,
+            loading: Some(Buffer::new()),
+            complete_to: Offset::BEGIN,
+            halted: false,
+            copying: false,
+            touched: false,
         }
     }
+}
 
-    /// Puts every value back to the beginning and answers the halts that ended by it.
-    pub(super) fn discard_values(&mut self) -> Vec<Halt>
-    where
-        S: Default,
-    {
-        let mut halts = Vec::new();
-        for index in 0..self.entries.len() {
-            let entry = &mut self.entries[index];
-            (entry.halted, entry.copying) = (false, false);
-            halts.extend(entry.copies.shared.halted());
-            entry.copies.replace(Published::begin(), None);
-            self.touch(index);
+/// A key's records that came while its value was on its way (PROTOCOL §7).
+///
+/// Copied out of their batches, which may be slices of something larger.
+pub(super) struct Buffer {
+    records: Vec<OwnedRecord>,
+    bytes: usize,
+    overflowed: bool,
+}
+
+impl Buffer {
+    pub(super) fn new() -> Self {
+        Self { records: Vec::new(), bytes: 0, overflowed: false }
+    }
+
+    pub(super) fn add(&mut self, record: &Stored<'_>) {
+        if self.overflowed {
+            return;
         }
-        halts
+        self.bytes += record.bytes.len() + size_of::<OwnedRecord>();
+        if self.records.len() >= MAX_BUFFERED_RECORDS || self.bytes > MAX_BUFFERED_BYTES {
+            // They are in the log: the next round of the load reads them there.
+            (self.overflowed, self.records, self.bytes) = (true, Vec::new(), 0);
+            return;
+        }
+        self.records.push(OwnedRecord {
+            offset: record.offset,
+            key: record.key.clone(),
+            bytes: bytes::Bytes::copy_from_slice(record.bytes),
+        });
+    }
+
+    /// The records above what was loaded; `None` if some were not kept.
+    pub(super) fn above(mut self, loaded: Offset) -> Option<Vec<OwnedRecord>> {
+        self.records.retain(|record| record.offset > loaded);
+        (!self.overflowed).then_some(self.records)
     }
 }

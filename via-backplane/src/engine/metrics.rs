@@ -13,6 +13,8 @@ pub(crate) const FOLD_HALTED: &str = "via_fold_halted";
 pub(crate) const FOLD_LAG_EVENTS: &str = "via_fold_lag_events";
 pub(crate) const FOLD_LAG_SECONDS: &str = "via_fold_lag_seconds";
 pub(crate) const FOLD_COPIES: &str = "via_fold_copies_total";
+pub(crate) const FOLD_RESIDENT: &str = "via_fold_resident";
+pub(crate) const FOLD_EVICTED: &str = "via_fold_evicted_total";
 pub(crate) const EVENTS_APPENDED: &str = "via_events_appended_total";
 pub(crate) const EVENTS_UNDECODABLE: &str = "via_events_undecodable_total";
 pub(crate) const EVENTS_FORWARD_INCOMPATIBLE: &str = "via_events_forward_incompatible_total";
@@ -100,6 +102,13 @@ pub const CATALOGUE: &[Metric] = &[
         "age of the last record when it was folded, by the clocks of two pods",
     ),
     Metric::new(FOLD_COPIES, Kind::Counter, &["family"], "states copied because readers held every copy"),
+    Metric::new(FOLD_RESIDENT, Kind::Gauge, &["family"], "keys whose value is on this pod, or on its way"),
+    Metric::new(
+        FOLD_EVICTED,
+        Kind::Counter,
+        &["family"],
+        "values this pod let go of because nobody had read them for a while and others were read",
+    ),
     Metric::new(
         EVENTS_APPENDED,
         Kind::Counter,
@@ -184,6 +193,8 @@ pub(crate) struct OfFamily {
     pub(crate) lag_events: Gauge,
     pub(crate) lag_seconds: Gauge,
     pub(crate) copies: Counter,
+    pub(crate) resident: Gauge,
+    pub(crate) evicted: Counter,
     pub(crate) appended: Counter,
     pub(crate) undecodable: Counter,
     pub(crate) forward_incompatible: Counter,
@@ -200,6 +211,8 @@ impl OfFamily {
             lag_events: gauge!(FOLD_LAG_EVENTS, "family" => label.clone()),
             lag_seconds: gauge!(FOLD_LAG_SECONDS, "family" => label.clone()),
             copies: counter!(FOLD_COPIES, "family" => label.clone()),
+            resident: gauge!(FOLD_RESIDENT, "family" => label.clone()),
+            evicted: counter!(FOLD_EVICTED, "family" => label.clone()),
             appended: counter!(EVENTS_APPENDED, "family" => label.clone()),
             undecodable: counter!(EVENTS_UNDECODABLE, "family" => label.clone()),
             forward_incompatible: counter!(EVENTS_FORWARD_INCOMPATIBLE, "family" => label.clone()),

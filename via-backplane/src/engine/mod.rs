@@ -10,6 +10,7 @@ mod decode;
 mod events;
 mod family;
 mod keys;
+mod loader;
 pub mod metrics;
 mod missed;
 mod momentum;
@@ -18,6 +19,7 @@ mod projector;
 mod reach;
 mod registry;
 mod retry;
+mod settings;
 mod supervisor;
 mod tail;
 
@@ -36,6 +38,7 @@ pub use decide::{DecideError, DecideOptions};
 pub use events::{Events, Status, Waited};
 pub use projection::{Halt, HaltReason, View};
 pub use registry::RegisterError;
+use settings::Settings;
 pub use supervisor::{Fault, JobError, OnError, OnStop, Stop, Supervisor};
 
 use crate::{Backplane, CellKey, Event, Fold, Key};
@@ -67,6 +70,7 @@ pub(crate) struct Core(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) backplane: Arc<dyn Backplane>,
     pub(crate) ambient: Ambient,
+    pub(crate) settings: Settings,
     pub(crate) supervisor: Supervisor,
     registry: registry::Registry,
     cells: Arc<cells::Cells>,
@@ -112,9 +116,19 @@ impl Core {
 pub struct Builder {
     backplane: Arc<dyn Backplane>,
     ambient: Ambient,
+    settings: Settings,
 }
 
 impl Builder {
+    /// How many instances of a family this pod keeps in memory at most; those that nobody has read for a while go first. At
+    /// least one, 10,000 unless set.
+    ///
+    /// An instance that somebody watches stays beyond that, as do a family's plain field and what is being loaded.
+    pub fn resident_instances(mut self, most: usize) -> Self {
+        self.settings.resident_instances = most.max(1);
+        self
+    }
+
     /// Stamps events by this clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.ambient.clock = Arc::new(clock);
@@ -148,6 +162,7 @@ impl Builder {
         let core = Core(Arc::new(Inner {
             backplane: self.backplane,
             ambient: self.ambient,
+            settings: self.settings,
             supervisor: Supervisor::new(),
             registry: registry::Registry::default(),
             cells: Arc::default(),
@@ -169,7 +184,7 @@ impl Engine {
 
     /// Configures an engine before it starts.
     pub fn builder(backplane: Arc<dyn Backplane>) -> Builder {
-        Builder { backplane, ambient: Ambient::system() }
+        Builder { backplane, ambient: Ambient::system(), settings: Settings::default() }
     }
 
     /// A handle of the event-sourced state of this name; its projector starts with the first one.
@@ -201,6 +216,8 @@ impl Engine {
                 .spawn(format!("projector {}", family.name), OnStop::Abort, |_| projector.run());
         }
         let projection = family.projection(&Key::of(&family.name));
+        // A pod is ready when its plain fields are; instances are loaded when somebody reads them.
+        family.want(&projection);
         let key = projection.key.clone();
         Ok(Events { core: self.core.clone(), family, projection, key })
     }

@@ -10,7 +10,10 @@ use std::{
     fmt,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -22,7 +25,7 @@ use super::{
     missed::{Lag, Load, Missed, Share},
     supervisor,
 };
-use crate::{Batch, Epoch, Event, Fold, Head, Key, Offset, Stored};
+use crate::{Batch, Cursor, Epoch, Event, Fold, Head, Key, Offset, Stored};
 
 /// Records a spare may lag before it is given up: by then no reader has held the value for that long, and catching up
 /// would take about as long as copying.
@@ -44,13 +47,13 @@ pub(crate) struct Published<S> {
     pub(crate) version: u64,
     /// The key's own last record that was folded: the *key head* that expectations compare with. Before the first one,
     /// its epoch says nothing.
-    pub(crate) key_head: Head,
+    pub(crate) key_head: Cursor,
 }
 
 impl<S: Default> Published<S> {
     /// What a key without a record folds to.
     pub(crate) fn begin() -> Self {
-        Self { state: S::default(), version: 0, key_head: Head::default() }
+        Self { state: S::default(), version: 0, key_head: Cursor::begin(Epoch::default()) }
     }
 }
 
@@ -75,8 +78,8 @@ impl<S> View<S> {
         match self.value.key_head {
             // Nothing was folded, so the value is right for every log without a record of this key. Whether the
             // present one is such a log is for the expectation to find out.
-            Head { offset: Offset::BEGIN, .. } => Head { epoch: self.epoch, offset: Offset::BEGIN },
-            head => head,
+            Cursor { offset: Offset::BEGIN, .. } => Head { epoch: self.epoch, offset: Offset::BEGIN },
+            cursor => cursor.head(),
         }
     }
 }
@@ -182,39 +185,70 @@ pub(crate) struct Projection<S> {
     pub(crate) key: Key,
     slot: Mutex<Slot<S>>,
     version: watch::Sender<u64>,
+    /// Somebody asked for the value, and it is on its way or here.
+    wanted: AtomicBool,
+    /// Somebody read the value since the last time eviction came by.
+    used: AtomicBool,
     /// One `decide` at a time per pod and key.
     pub(crate) deciding: tokio::sync::Mutex<()>,
 }
 
 struct Slot<S> {
-    /// `None` only while a value that a panic tore is being rebuilt.
+    /// `None` until it is loaded, and while a value that a panic tore is being rebuilt.
     value: Option<Arc<Published<S>>>,
     /// A value is being folded anew, up to the record before a halt; what is shown until then may be older.
     is_rebuilding: bool,
     halt: Option<Halt>,
 }
 
-impl<S: Default> Projection<S> {
-    /// At the beginning; halted from the start if the whole family is.
+impl<S> Projection<S> {
+    /// Not loaded; halted from the start if the whole family is.
     pub(crate) fn new(key: Key, halt: Option<Halt>) -> Self {
-        let value = Some(Arc::new(Published::begin()));
         Self {
             key,
-            slot: Mutex::new(Slot { value, is_rebuilding: false, halt }),
+            slot: Mutex::new(Slot { value: None, is_rebuilding: false, halt }),
             version: watch::Sender::new(0),
+            wanted: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             deciding: tokio::sync::Mutex::new(()),
         }
     }
-}
 
-impl<S> Projection<S> {
-    /// The value now; `None` while it is being rebuilt.
+    /// The value now; `None` if it is not loaded, or is being rebuilt.
     pub(crate) fn value(&self) -> Option<Arc<Published<S>>> {
+        // Read first: a value that is read all the time costs no write to what other threads read.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
         self.slot.lock().value.clone()
     }
 
-    /// Whether readers do not see yet what was folded before a panic.
-    pub(crate) fn is_rebuilding(&self) -> bool {
+    /// Whether somebody read the value since this was last asked.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that the value is wanted; `true` if it was not before.
+    pub(crate) fn becomes_wanted(&self) -> bool {
+        !self.wanted.load(Ordering::Relaxed) && !self.wanted.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Forgets the value, and with it why it went no further; who reads next asks for it again. Answers the halt.
+    pub(crate) fn unload(&self) -> Option<Halt> {
+        // Wanted again only by those who find nothing, so the value goes first.
+        let mut slot = self.slot.lock();
+        (slot.value, slot.is_rebuilding) = (None, false);
+        let halt = slot.halt.take();
+        self.wanted.store(false, Ordering::Relaxed);
+        halt
+    }
+
+    /// Whether readers do not see yet what was folded.
+    pub(crate) fn is_incomplete(&self) -> bool {
         let slot = self.slot.lock();
         slot.is_rebuilding || slot.value.is_none()
     }
@@ -322,9 +356,11 @@ impl<S> Spare<S> {
 impl<S> Copies<S> {
     /// The copies of one of a family's keys; what they lag counts as the family's.
     pub(crate) fn new(shared: Arc<Projection<S>>, family: &Lag) -> Self {
+        // The value may have been here before: its versions go on rising.
+        let version = *shared.version.borrow();
         Self {
+            version,
             shared,
-            version: 0,
             spare: None,
             waiting: Missed::default(),
             buffers: Missed::default(),
@@ -436,16 +472,29 @@ impl<S> Copies<S> {
         (waited.load(), waited.first().unwrap_or_default())
     }
 
-    /// Replaces the value by one that was folded anew, and forgets every other copy.
-    pub(crate) fn replace(&mut self, mut value: Published<S>, halt: Option<Halt>) {
+    /// Shows a value that was loaded or folded anew, if there is one, and forgets every other copy; answers how much no longer waits.
+    pub(crate) fn replace(&mut self, value: Option<Published<S>>, halt: Option<Halt>) -> Load {
         self.spare = None;
-        self.waiting = Missed::default();
+        let waited = std::mem::take(&mut self.waiting);
         self.version += 1;
-        value.version = self.version;
         let mut slot = self.shared.slot.lock();
-        slot.value = Some(Arc::new(value));
+        if let Some(mut value) = value {
+            value.version = self.version;
+            slot.value = Some(Arc::new(value));
+        }
         slot.is_rebuilding = false;
         slot.halt = halt;
+        waited.load()
+    }
+
+    /// Whether a copy is of the value that is published now.
+    pub(crate) fn is_of_published(&self, copy: &Published<S>) -> bool {
+        copy.version == self.version
+    }
+
+    /// Whether nothing waits for a copy.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// The value is about to be folded anew.
@@ -470,14 +519,15 @@ pub(crate) fn fold_all<S, E: Fold<S>>(
     epoch: Epoch,
     events: impl Iterator<Item = Decoded<E>>,
 ) -> Result<(), Panicked> {
-    published.key_head.epoch = epoch;
-    let mut at = published.key_head.offset;
+    let mut at = published.key_head;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for Decoded { at: recorded, event } in events {
-            at = recorded.offset();
+            at = Cursor { epoch, offset: recorded.offset(), id: recorded.id().into() };
             event.fold(&mut published.state, &recorded);
-            published.key_head.offset = at;
         }
     }));
-    outcome.map_err(|panic| Panicked { at, message: supervisor::message(&*panic) })
+    if outcome.is_ok() {
+        published.key_head = at;
+    }
+    outcome.map_err(|panic| Panicked { at: at.offset, message: supervisor::message(&*panic) })
 }

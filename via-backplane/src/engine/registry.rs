@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Health, cell::Local, family::Family};
+use super::{Health, cell::Local, family::Family, projection::Projection};
 use crate::{CellKey, Event, Fold, InvalidKey};
 
 /// Why a state could not be declared.
@@ -91,10 +91,15 @@ impl<E: Event, S: Send + Sync + 'static> AnyFamily for Family<E, S> {
     }
 
     fn add_health(&self, health: &mut Health) {
-        if !self.is_live() {
+        let projections = self.projections();
+        let is_loading = |projection: &Arc<Projection<S>>| {
+            projection.key.instance_name().is_none()
+                && projection.is_incomplete()
+                && projection.halted().is_none()
+        };
+        if !self.is_live() || projections.iter().any(is_loading) {
             health.catching_up.push(self.name.clone());
         }
-        let projections = self.projections();
         let halts =
             projections.iter().filter_map(|projection| Some((projection.key.clone(), projection.halted()?)));
         health.halted.extend(halts);

@@ -9,7 +9,7 @@ use via_backplane::{
 };
 use via_inmem::InMemory;
 
-use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until};
+use super::{PATIENCE, append_raw, halted, note, noted, notes, record, start, stop, until};
 
 #[tokio::test]
 async fn a_panicking_fold_halts_its_key_at_the_last_good_value() {
@@ -104,8 +104,7 @@ async fn a_newer_version_halts_and_names_it() {
     let notes = notes(&engine);
     note(&notes, "one").await;
     let newer = append_raw(&memory, notes.key(), record("test.noted", 3, b"whatever it is by then")).await;
-    until(&notes, |_| matches!(notes.status(), Status::Halted(_))).await;
-    let Status::Halted(halt) = notes.status() else { unreachable!("it just was") };
+    let halt = halted(&notes).await;
     assert_eq!(halt.at, newer);
     assert_eq!(halt.reason, HaltReason::NewerVersion { name: "test.noted".into(), version: 3 });
     assert_eq!(*notes.loaded().await, ["one"], "the last good value is served");
@@ -118,8 +117,7 @@ async fn an_unknown_event_halts_and_names_it() {
     let engine = start(&memory);
     let notes = notes(&engine);
     append_raw(&memory, notes.key(), record("test.other", 1, b"")).await;
-    until(&notes, |_| matches!(notes.status(), Status::Halted(_))).await;
-    let Status::Halted(halt) = notes.status() else { unreachable!("it just was") };
+    let halt = halted(&notes).await;
     assert_eq!(halt.reason, HaltReason::UnknownEvent { name: "test.other".into() });
     stop(&engine).await;
 }
@@ -199,9 +197,9 @@ async fn a_cold_start_behind_a_compaction_halts_instead_of_truncating() {
         .expect("memory compacts");
     let late = start(&memory);
     let notes_there = notes(&late);
-    until(&notes_there, |_| matches!(notes_there.status(), Status::Halted(_))).await;
-    let Status::Halted(halt) = notes_there.status() else { unreachable!("it just was") };
+    let halt = halted(&notes_there).await;
     assert_eq!(halt.reason, HaltReason::Compacted { floor: head });
+    assert!(notes_there.read().is_none(), "no state is invented");
     let sibling_there = notes_there.instance("sibling").expect("a valid name");
     until(&sibling_there, |notes| *notes == ["whole"]).await;
     // The pod that had folded everything before loses nothing.

@@ -3,22 +3,16 @@
 use std::sync::Arc;
 
 use via_backplane::{
-    Backplane, DecideError, Engine, Events, Halt, HaltReason, Status, Waited,
+    Backplane, DecideError, Engine, HaltReason, Status, Waited,
     fault::{Faulty, Link, Plan},
 };
 use via_inmem::InMemory;
 
-use super::{Noted, Notes, PATIENCE, append_raw, note, noted, notes, start, stop, until};
+use super::{PATIENCE, append_raw, halted, note, noted, notes, start, stop};
 
 /// A pod whose way to the memory can be cut.
 fn start_behind(link: &Link, memory: &InMemory) -> Engine {
     Engine::start(Arc::new(Faulty::new(Arc::new(memory.clone()), Plan::seeded(1), link)))
-}
-
-async fn halted(notes: &Events<Noted, Notes>) -> Halt {
-    until(notes, |_| matches!(notes.status(), Status::Halted(_))).await;
-    let Status::Halted(halt) = notes.status() else { unreachable!("it just was") };
-    halt
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use via_backplane::{
 };
 use via_inmem::InMemory;
 
-use super::{PATIENCE, append_raw, note, noted, notes, record, start, stop, until};
+use super::{PATIENCE, append_raw, halted, note, noted, notes, record, start, stop, until};
 
 /// Within which an outage, and its end, is to be seen.
 const SOON: Duration = Duration::from_secs(4);
@@ -144,6 +144,9 @@ async fn halts_are_counted_up_by_reason_and_down_by_a_log_that_starts_over() {
     append_raw(&memory, unknown.key(), record("test.other", 1, b"")).await;
     append_raw(&memory, notes.key(), &b"\xff"[..]).await;
     note(&notes, "last").await;
+    for key in [&panics, &newer, &unknown] {
+        halted(key).await;
+    }
     let reasons = ["panicked", "newer_version", "unknown_event"];
     let halted =
         || reasons.map(|reason| meter.gauge(&format!("via_fold_halted{{family=notes,reason={reason}}}")));
@@ -174,7 +177,7 @@ async fn a_hole_that_no_snapshot_covers_is_counted() {
     memory.compactor().expect("memory compacts").compact(&notes_key, head).await.expect("memory compacts");
     let engine = start(&memory);
     let notes = notes(&engine);
-    until(&notes, |_| matches!(notes.status(), Status::Halted(_))).await;
+    halted(&notes).await;
     assert_eq!(meter.count("via_events_compaction_gap_halt_total{family=notes}"), 1);
     assert_eq!(meter.gauge("via_fold_halted{family=notes,reason=compacted}"), 1.0);
     stop(&engine).await;

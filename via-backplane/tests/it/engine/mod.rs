@@ -5,6 +5,7 @@ mod cells;
 mod copies;
 mod decisions;
 mod halts;
+mod instances;
 mod losses;
 mod measures;
 mod outages;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use via_backplane::{
     Append, AppendOptions, Backplane, CodecId, Engine, Entries, Entry, Envelope, Event, EventId, Events,
-    Fold, Key, Offset, Recorded, Waited,
+    Fold, Halt, Key, Offset, Recorded, Status, Waited,
 };
 use via_inmem::InMemory;
 
@@ -86,6 +87,20 @@ async fn note(notes: &Events<Noted, Notes>, text: &str) {
     let position =
         notes.append_with(noted(text), AppendOptions::default()).await.expect("memory takes every append");
     assert_eq!(notes.wait_for(&position, PATIENCE).await, Waited::Reached);
+}
+
+/// Waits until the key is halted, whether or not it has a value.
+async fn halted<E, S>(state: &Events<E, S>) -> Halt {
+    let mut changes = state.changes();
+    let reached = async {
+        loop {
+            if let Status::Halted(halt) = state.status() {
+                return halt;
+            }
+            assert!(changes.changed().await, "the engine lives");
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.expect("the key halts")
 }
 
 /// Waits until the value is as `wanted` says.

@@ -1,0 +1,269 @@
+//! Which keys are here: loading what was asked for, and letting go of what nobody reads.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::Projector;
+use crate::{
+    Batch, Cursor, Epoch, Event, Fold, Offset, OwnedRecord,
+    engine::{
+        family::Recent,
+        keys::{Buffer, KeyId, Keyed},
+        loader::{Load, Loaded},
+        missed,
+        projection::{Copies, Halt, HaltReason, Panicked, Projection, Published},
+        supervisor::{JobError, OnStop},
+    },
+};
+
+/// Values that are loaded at the same time.
+const MAX_LOADS: usize = 64;
+/// Places that eviction looks at each time a value was loaded.
+const LOOKS: usize = 64;
+
+/// Values that were asked for, in the order they were.
+pub(super) struct Queue<S> {
+    waiting: VecDeque<Arc<Projection<S>>>,
+    /// Loads under way.
+    loads: usize,
+}
+
+impl<S> Default for Queue<S> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), loads: 0 }
+    }
+}
+
+/// What was done off the fold path.
+pub(super) enum Job<S> {
+    /// A fresh copy of the published value, or why there is none.
+    Copied { key: KeyId, copy: Result<Published<S>, String> },
+    /// A value from the log, or why there is none.
+    Loaded { key: KeyId, loaded: Result<Loaded<S>, String> },
+}
+
+impl<E, S> Projector<E, S>
+where
+    E: Event + Fold<S>,
+    S: Default + Clone + Send + Sync + 'static,
+{
+    /// Starts to load what was asked for, as far as there is room.
+    ///
+    /// Only while the log is followed: what comes after a load has begun is kept for it.
+    pub(super) fn start_loads(&mut self) {
+        if !self.live {
+            return;
+        }
+        if self.queue.loads == 0 || self.queue.waiting.is_empty() {
+            self.queue.waiting.extend(self.family.take_wanted());
+        }
+        while self.queue.loads < MAX_LOADS {
+            let Some(projection) = self.queue.waiting.pop_front() else { return };
+            if self.keys.find(&projection.key).is_some() {
+                continue;
+            }
+            let key = projection.key.clone();
+            let copies = Copies::new(projection, &self.lag);
+            let id = self.keys.insert(Keyed::loading(copies));
+            self.load(id, Load::of(key));
+            self.family.metrics.resident.set(self.keys.len() as f64);
+        }
+    }
+
+    fn load(&mut self, key: KeyId, load: Load<S>) {
+        self.queue.loads += 1;
+        let core = self.core.clone();
+        let name = format!("load {}", self.family.name);
+        self.jobs.push(Box::pin(async move {
+            let for_load = core.clone();
+            let job = async move { load.run::<E>(&for_load).await };
+            match core.supervisor.run(name, OnStop::Abort, job).await {
+                Ok(loaded) => Job::Loaded { key, loaded: Ok(loaded) },
+                Err(JobError::Panicked(message)) => Job::Loaded { key, loaded: Err(message) },
+                // The engine stops, and this projector with it.
+                Err(JobError::Stopped) => std::future::pending().await,
+            }
+        }));
+    }
+
+    pub(super) fn finish(&mut self, job: Job<S>) {
+        match job {
+            Job::Copied { key, copy } => self.use_copy(key, copy),
+            Job::Loaded { key, loaded } => {
+                self.queue.loads -= 1;
+                self.use_loaded(key, loaded);
+                self.evict();
+            }
+        }
+        self.publish();
+        self.keys.announce_touched();
+    }
+
+    /// Shows what was loaded, with what came since.
+    fn use_loaded(&mut self, id: KeyId, loaded: Result<Loaded<S>, String>) {
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        let key = keyed.copies.shared.key.clone();
+        let mut loaded = match loaded {
+            Ok(loaded) => loaded,
+            // Neither the fold nor a decoder, whose panics are told apart from this.
+            Err(message) => Loaded::none(self.cursor.epoch, HaltReason::Panicked { message }),
+        };
+        for (offset, error) in loaded.skipped.drain(..) {
+            self.skip(&key, offset, &error);
+        }
+        if loaded.epoch != self.cursor.epoch && self.core.ambient.rules().compare_epochs {
+            // One of the two knows a log that is no more. The tail finds out which; until then it is asked again.
+            return self.load(id, Load::of(key).after_a_pause());
+        }
+        let keyed = self.keys.get_mut(id).expect("it was there a moment ago");
+        let buffer = keyed.loading.take();
+        let above = buffer.map_or(Some(Vec::new()), |buffer| buffer.above(loaded.complete_to));
+        let records = match above {
+            Some(records) => records,
+            None if loaded.halt.is_some() => Vec::new(),
+            None => {
+                keyed.loading = Some(Buffer::new());
+                return self.load(id, Load::of(key).on_from(loaded));
+            }
+        };
+        let was_halted = std::mem::replace(&mut keyed.halted, loaded.halt.is_some());
+        keyed.complete_to = loaded.complete_to;
+        self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone());
+        self.keys.touch(id);
+        match loaded.halt {
+            Some(halt) if !was_halted => self.tell_of_halt(id, &halt),
+            Some(_) => {}
+            None => self.fold_kept(records),
+        }
+    }
+
+    /// Folds records that were kept while their key was being loaded.
+    fn fold_kept(&mut self, records: Vec<OwnedRecord>) {
+        self.fold(&Batch::of(self.cursor.epoch, records), Offset::BEGIN);
+        // The family has seen them before.
+        self.identities.clear();
+    }
+
+    /// Asks for a fresh copy of a value whose copies are all held, unless one is being made.
+    pub(super) fn want_copy(&mut self, key: KeyId) {
+        let Some(keyed) = self.keys.get_mut(key) else { return };
+        if std::mem::replace(&mut keyed.copying, true) {
+            return;
+        }
+        let Some(held) = keyed.copies.hold() else { return };
+        self.family.metrics.copies.increment(1);
+        let (core, family) = (self.core.clone(), self.family.name.clone());
+        self.jobs.push(Box::pin(async move {
+            match core.copy(format!("copy {family}"), move || Published::clone(&held)).await {
+                Ok(copy) => Job::Copied { key, copy: Ok(copy) },
+                Err(JobError::Panicked(message)) => Job::Copied { key, copy: Err(message) },
+                // The engine stops, and this projector with it: nothing is wrong with the state.
+                Err(JobError::Stopped) => std::future::pending().await,
+            }
+        }));
+    }
+
+    fn use_copy(&mut self, key: KeyId, copy: Result<Published<S>, String>) {
+        let Some(keyed) = self.keys.get_mut(key) else { return };
+        keyed.copying = false;
+        if keyed.copies.is_settled() {
+            // The value was loaded anew meanwhile, and nothing waits any more.
+            return;
+        }
+        let outcome = match copy {
+            Ok(copy) if !keyed.copies.is_of_published(&copy) => return self.want_copy(key),
+            Ok(copy) => {
+                let (load, outcome) = keyed.copies.fold_waiting::<E>(copy);
+                self.waiting -= load;
+                outcome
+            }
+            Err(message) => {
+                // The state could not be cloned: the key halts at the first record that waits.
+                let (load, at) = keyed.copies.drop_waiting();
+                self.waiting -= load;
+                Err(Panicked { at, message: format!("cloning the state: {message}") })
+            }
+        };
+        match outcome {
+            Ok(()) => self.keys.touch(key),
+            Err(panicked) => self.undo(key, panicked),
+        }
+    }
+
+    /// Halts a key whose fold panicked, and has its value folded anew up to the record before.
+    pub(super) fn undo(&mut self, id: KeyId, panicked: Panicked) {
+        let Panicked { at, message } = panicked;
+        let halt = Halt { at, reason: HaltReason::Panicked { message } };
+        let Some(keyed) = self.keys.get(id) else { return };
+        keyed.copies.begin_rebuilding();
+        let key = keyed.copies.shared.key.clone();
+        self.halt(id, halt.clone());
+        self.load(id, Load::of(key).up_to(halt));
+    }
+
+    /// Lets go of values that nobody has read for a while, if there are more than there may be.
+    ///
+    /// A hand goes round and spares each value that was read since it last came by (the CLOCK algorithm, Corbató 1968).
+    fn evict(&mut self) {
+        let most = self.core.settings.resident_instances;
+        for _ in 0..LOOKS {
+            if self.keys.len() <= most {
+                return;
+            }
+            self.hand = (self.hand + 1) % self.keys.places().max(1);
+            let Some(id) = self.keys.at(self.hand) else { continue };
+            if self.may_go(id, most) {
+                self.let_go(id);
+            }
+        }
+    }
+
+    fn may_go(&self, id: KeyId, most: usize) -> bool {
+        let Some(keyed) = self.keys.get(id) else { return false };
+        let projection = &keyed.copies.shared;
+        let is_busy = keyed.loading.is_some() || keyed.copying || !keyed.copies.is_settled();
+        // A halted key is what an operator looks for, so it goes only where there are far too many.
+        let is_kept = keyed.halted && self.keys.len() <= most.saturating_mul(2);
+        let is_plain = projection.key.instance_name().is_none();
+        !is_busy && !is_kept && !is_plain && !projection.is_watched() && !projection.take_used()
+    }
+
+    /// Forgets a key's value. Who reads it next finds nothing, and has it loaded.
+    fn let_go(&mut self, id: KeyId) {
+        let Some(keyed) = self.keys.remove(id) else { return };
+        let projection = keyed.copies.shared.clone();
+        drop(keyed);
+        if let Some(halt) = projection.unload() {
+            self.family.metrics.halted(&halt.reason).decrement(1.0);
+        }
+        self.family.metrics.evicted.increment(1);
+        self.family.metrics.resident.set(self.keys.len() as f64);
+        self.family.forget(projection);
+    }
+
+    /// Discards every value: the log is not the one they were folded from.
+    pub(super) fn start_over(&mut self) {
+        tracing::warn!(family = %self.family.name, cursor = ?self.cursor, "the log was recreated or restored: folding anew");
+        self.family.metrics.epoch_reset.increment(1);
+        self.generation += 1;
+        (self.live, self.started) = (false, false);
+        self.cursor = Cursor::begin(Epoch::default());
+        self.cursor_key = None;
+        self.waiting = missed::Load::default();
+        self.jobs.clear();
+        self.queue.loads = 0;
+        *self.family.recent.lock() = Recent::default();
+        // First nothing is shown, then there is nothing to show: readers must not see the values begin anew.
+        self.family.publish(self.cursor, self.generation, false);
+        for id in self.keys.ids() {
+            let Some(keyed) = self.keys.remove(id) else { continue };
+            let projection = keyed.copies.shared.clone();
+            if let Some(halt) = projection.unload() {
+                self.family.metrics.halted(&halt.reason).decrement(1.0);
+            }
+            projection.wake();
+            if projection.is_watched() || projection.key.instance_name().is_none() {
+                self.family.want(&projection);
+            }
+        }
+    }
+}

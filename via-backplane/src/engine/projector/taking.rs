@@ -1,0 +1,231 @@
+//! Folding what the tail brings.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use super::{Ended, Projector};
+use crate::{
+    Batch, Cursor, Event, Fold, Hole, Key, Offset, RecordId, Stored,
+    engine::{
+        decode::{Problem, Undecodable, decode, identity},
+        keys::KeyId,
+        projection::{Folded, Halt, HaltReason, Run},
+    },
+    envelope::{self, Envelope},
+};
+
+/// A run being gathered; its decoded events are in the projector's buffer.
+#[derive(Clone, Copy)]
+pub(super) struct OpenRun {
+    key: KeyId,
+    first_slot: usize,
+    last_slot: usize,
+}
+
+impl<E, S> Projector<E, S>
+where
+    E: Event + Fold<S>,
+    S: Default + Clone + Send + Sync + 'static,
+{
+    /// Folds a batch, publishes it, and wakes readers.
+    pub(super) fn take(&mut self, batch: &Batch) -> Result<(), Ended> {
+        if batch.epoch() != self.cursor.epoch && self.core.ambient.rules().compare_epochs {
+            return Err(Ended::Changed);
+        }
+        if let Some(hole) = batch.hole() {
+            self.cross(hole);
+        }
+        self.fold(batch, self.cursor.offset);
+        self.advance(batch);
+        self.publish();
+        self.keys.announce_touched();
+        Ok(())
+    }
+
+    /// Folds a batch's records above an offset.
+    pub(super) fn fold(&mut self, batch: &Batch, above: Offset) {
+        let mut run: Option<OpenRun> = None;
+        let mut records = batch.slots().filter(|(_, record)| record.offset > above);
+        while let Err(panic) = self.take_records(batch, &mut run, &mut records) {
+            self.skip_panicked(batch, run.take(), &*panic);
+        }
+        self.close(batch, run);
+    }
+
+    /// Takes records until there are no more, or a decoder panics.
+    ///
+    /// Caught here and not around each decoder, which would cost as much as decoding.
+    fn take_records<'a>(
+        &mut self,
+        batch: &Batch,
+        run: &mut Option<OpenRun>,
+        records: &mut impl Iterator<Item = (usize, Stored<'a>)>,
+    ) -> std::thread::Result<()> {
+        catch_unwind(AssertUnwindSafe(|| {
+            for (slot, record) in records {
+                let identity = self.take_record(batch, run, slot, &record);
+                self.identities.push((record.offset, identity));
+            }
+        }))
+    }
+
+    /// Skips the record whose decoder panicked, and folds what came before it.
+    fn skip_panicked(&mut self, batch: &Batch, run: Option<OpenRun>, panic: &(dyn Any + Send)) {
+        let decoding = self.decoding.take();
+        // Nothing of the projector is half done while it decodes; any other panic is its end.
+        let decoding = decoding.expect("only decoders panic outside of a fold");
+        self.close(batch, run);
+        let mut rest = batch.slots().skip_while(|(slot, _)| *slot != decoding);
+        let (_, record) = rest.next().expect("the record that was being decoded is in the batch");
+        let key = self.keys.find(record.key).expect("only records of keys that are here are decoded");
+        self.meet_problem(key, &record, Problem::panicked(panic));
+        self.identities.push((record.offset, identity(&record)));
+    }
+
+    fn take_record(
+        &mut self,
+        batch: &Batch,
+        run: &mut Option<OpenRun>,
+        slot: usize,
+        record: &Stored<'_>,
+    ) -> RecordId {
+        let key = match run {
+            Some(open) if self.keys.is(open.key, record.key) => open.key,
+            _ => {
+                self.close(batch, run.take());
+                match self.keys.find(record.key) {
+                    Some(key) if self.is_followed(key, record) => key,
+                    // Nobody asked for it, or it is halted, or kept for later: it still counts as seen by the family.
+                    _ => return identity(record),
+                }
+            }
+        };
+        self.decoding = Some(slot);
+        let decoded = decode::<E>(record);
+        self.decoding = None;
+        match decoded {
+            Ok(decoded) => {
+                let id = decoded.id();
+                self.events.push(decoded);
+                run.get_or_insert(OpenRun { key, first_slot: slot, last_slot: slot }).last_slot = slot;
+                id
+            }
+            Err(problem) => {
+                self.close(batch, run.take());
+                self.meet_problem(key, record, problem);
+                identity(record)
+            }
+        }
+    }
+
+    /// Whether a key's value takes this record now. While the value is being loaded, the record is kept for it.
+    fn is_followed(&mut self, key: KeyId, record: &Stored<'_>) -> bool {
+        let Some(keyed) = self.keys.get_mut(key) else { return false };
+        if keyed.halted {
+            return false;
+        }
+        match &mut keyed.loading {
+            Some(buffer) => {
+                buffer.add(record);
+                false
+            }
+            None => record.offset > keyed.complete_to,
+        }
+    }
+
+    fn meet_problem(&mut self, key: KeyId, record: &Stored<'_>, problem: Problem) {
+        match problem {
+            Problem::Undecodable(error) => self.skip(record.key, record.offset, &error),
+            Problem::Newer { name, version } => {
+                self.halt(
+                    key,
+                    Halt { at: record.offset, reason: HaltReason::NewerVersion { name, version } },
+                );
+            }
+            Problem::Unknown { name } => {
+                self.halt(key, Halt { at: record.offset, reason: HaltReason::UnknownEvent { name } });
+            }
+        }
+    }
+
+    pub(super) fn skip(&mut self, key: &Key, offset: Offset, error: &Undecodable) {
+        if !self.family.undecodable.lock().note(key, offset) {
+            return;
+        }
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%key, %offset, %error, cause, "an undecodable record was skipped");
+        self.family.metrics.undecodable.increment(1);
+    }
+
+    /// Folds what a run has gathered.
+    fn close(&mut self, batch: &Batch, run: Option<OpenRun>) {
+        let Some(open) = run else { return };
+        let run = Run { batch, first_slot: open.first_slot, last_slot: open.last_slot };
+        let keyed = self.keys.get_mut(open.key).expect("no key leaves while a batch is taken");
+        match keyed.copies.fold(run, &mut self.events) {
+            Folded::Published => self.keys.touch(open.key),
+            Folded::Held(load) => {
+                self.waiting += load;
+                self.want_copy(open.key);
+            }
+            Folded::Panicked(panicked) => self.undo(open.key, panicked),
+        }
+        if self.lag.is_too_large() {
+            self.keys.give_up_spares();
+        }
+    }
+
+    /// Records are known to be gone. Without a snapshot that covers them, their keys halt.
+    fn cross(&mut self, hole: &Hole) {
+        for (key, floor) in &hole.floors {
+            let Some(id) = self.keys.find(key) else { continue };
+            if self.keys.get(id).is_some_and(|keyed| !keyed.halted && keyed.loading.is_none()) {
+                let halt = Halt { at: self.cursor.offset, reason: HaltReason::Compacted { floor: *floor } };
+                self.halt(id, halt);
+            }
+        }
+    }
+
+    pub(super) fn halt(&mut self, key: KeyId, halt: Halt) {
+        let Some(keyed) = self.keys.get_mut(key) else { return };
+        keyed.halted = true;
+        keyed.copies.halt(halt.clone());
+        self.keys.touch(key);
+        self.tell_of_halt(key, &halt);
+    }
+
+    /// Says in the log and in metrics that a key goes no further.
+    pub(super) fn tell_of_halt(&self, key: KeyId, halt: &Halt) {
+        let Some(keyed) = self.keys.get(key) else { return };
+        let metrics = &self.family.metrics;
+        tracing::error!(key = %keyed.copies.shared.key, offset = %halt.at, reason = %halt.reason, "the key is halted on this pod");
+        metrics.halted(&halt.reason).increment(1.0);
+        match &halt.reason {
+            HaltReason::NewerVersion { .. } | HaltReason::UnknownEvent { .. } => {
+                metrics.forward_incompatible.increment(1);
+            }
+            HaltReason::Compacted { .. } => metrics.gap_halt.increment(1),
+            HaltReason::Panicked { .. } | HaltReason::Lost => {}
+        }
+    }
+
+    /// Moves the cursor to the batch's last record.
+    fn advance(&mut self, batch: &Batch) {
+        let Some(&(offset, id)) = self.identities.last() else { return };
+        self.cursor = Cursor { epoch: self.cursor.epoch, offset, id };
+        let last = batch.last();
+        self.cursor_key = last.map(|record| record.key.clone());
+        self.family.recent.lock().extend(&mut self.identities);
+        self.family.metrics.lag_events.set(self.target.0.saturating_sub(offset.0) as f64);
+        if let Some(appended) = last.and_then(|record| appended_at(&record)) {
+            let age = self.core.ambient.clock.now().duration_since(appended).unwrap_or_default();
+            self.family.metrics.lag_seconds.set(age.as_secs_f64());
+        }
+    }
+}
+
+fn appended_at(record: &Stored<'_>) -> Option<std::time::SystemTime> {
+    Envelope::decode(record.bytes).ok().map(|envelope| envelope::system_time(envelope.time))
+}
