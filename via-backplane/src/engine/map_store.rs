@@ -62,8 +62,8 @@ struct Script {
     calls: usize,
     /// By the number of the call, counted from 0.
     faults: BTreeMap<usize, Fault>,
-    /// What every call does that is not in `faults`.
-    always: Option<Fault>,
+    /// What every call from this number on does that is not in `faults`.
+    from: Option<(usize, Fault)>,
 }
 
 impl MapStore {
@@ -86,9 +86,15 @@ impl MapStore {
         self
     }
 
+    /// Makes every call from the number `call` on go wrong.
+    pub(crate) fn from(self, call: usize, fault: Fault) -> Self {
+        self.script.lock().from = Some((call, fault));
+        self
+    }
+
     /// Makes every call go wrong that has no fault of its own; `None` heals the pod.
     pub(crate) fn always(&self, fault: Option<Fault>) {
-        self.script.lock().always = fault;
+        self.script.lock().from = fault.map(|fault| (0, fault));
     }
 
     /// How many calls this pod made.
@@ -136,7 +142,8 @@ impl MapStore {
         let mut script = self.script.lock();
         let call = script.calls;
         script.calls += 1;
-        script.faults.get(&call).copied().or(script.always)
+        let from = script.from.filter(|(from, _)| *from <= call).map(|(_, fault)| fault);
+        script.faults.get(&call).copied().or(from)
     }
 
     /// Passes whatever keeps a call from reaching the store; answers the fault that is left.

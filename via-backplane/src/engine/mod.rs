@@ -16,13 +16,17 @@ mod map_store;
 pub mod metrics;
 mod missed;
 mod momentum;
-#[cfg_attr(not(test), expect(dead_code, reason = "what keeps its cells by it comes with the next commits"))]
 mod owned_cell;
 mod projection;
 mod projector;
 mod reach;
 mod registry;
 mod retry;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the projector takes snapshots with the commits that follow")
+)]
+mod snapshots;
 mod supervisor;
 mod tail;
 mod write;

@@ -179,7 +179,7 @@ struct Frame {
     format: u32,
 }
 
-fn seal<T: Owned>(nonce: &Bytes, value: &T) -> Bytes {
+pub(super) fn seal<T: Owned>(nonce: &Bytes, value: &T) -> Bytes {
     let before = Frame { nonce: nonce.clone(), format: 0 };
     let after = Frame { nonce: Bytes::new(), format: T::FORMAT };
     let len = before.encoded_len() + value.encoded_len() + after.encoded_len() + SEAL.len() + CHECK_BYTES;
@@ -193,7 +193,7 @@ fn seal<T: Owned>(nonce: &Bytes, value: &T) -> Bytes {
     bytes.freeze()
 }
 
-fn unseal<T: Owned>(cell: &CellKey, bytes: &Bytes) -> Result<T, OwnedError> {
+pub(super) fn unseal<T: Owned>(cell: &CellKey, bytes: &Bytes) -> Result<T, OwnedError> {
     let garbled = || OwnedError::Garbled { cell: cell.clone() };
     let end = bytes.len().checked_sub(SEAL.len() + CHECK_BYTES).ok_or_else(garbled)?;
     let (sealed, seal) = (bytes.slice(..end), &bytes[end..]);
