@@ -11,17 +11,27 @@ mod events;
 mod family;
 mod keys;
 mod loader;
+#[cfg(test)]
+#[allow(dead_code, reason = "a script offers more faults than the tests of one module need")]
+mod map_store;
 pub mod metrics;
 mod missed;
 mod momentum;
+mod owned_cell;
 mod projection;
 mod projector;
 mod reach;
 mod registry;
 mod retry;
 mod settings;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the projector takes snapshots with the commits that follow")
+)]
+mod snapshots;
 mod supervisor;
 mod tail;
+mod write;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 

@@ -1,5 +1,6 @@
 //! Everything this crate promises, from outside.
 
 mod engine;
+mod golden_file;
 mod records;
 mod simulation;
