@@ -85,6 +85,10 @@ impl Compactor for Pod {
     fn floor<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<Offset, BackendError>> {
         Reply::ready(self.open().map(|()| self.memory.family(key.family()).floor(key)))
     }
+
+    fn is_compacted<'a>(&'a self, family: &'a Family) -> Reply<'a, Result<bool, BackendError>> {
+        Reply::ready(self.open().map(|()| self.memory.family(family).is_compacted()))
+    }
 }
 
 /// Lets others run between the steps: dropping a long log is work in proportion to what is dropped.

@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) keys: Keys,
     pub(crate) losses: Losses,
     pub(crate) ids: Ids,
+    /// Whether any key has a floor.
+    pub(crate) is_compacted: bool,
     pub(crate) sleeping: Sleeping,
 }
 
@@ -81,6 +83,10 @@ impl Log {
     }
 
     /// Wakes outside the lock: a woken tail's first act is to take it.
+    pub(crate) fn is_compacted(&self) -> bool {
+        self.state.lock().is_compacted
+    }
+
     pub(crate) fn wake(&self, mut woken: Vec<Arc<Signal>>) {
         for signal in woken.drain(..) {
             signal.ring();
@@ -115,6 +121,7 @@ impl State {
             keys: Keys::default(),
             losses: Losses::default(),
             ids: Ids::default(),
+            is_compacted: false,
             sleeping: Sleeping::default(),
         }
     }
