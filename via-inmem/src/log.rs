@@ -19,10 +19,10 @@ use via_backplane::{
     ReadRange, Reply, Resume, Selector, Subscription,
 };
 
-pub(crate) use self::family::Log;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::family::State;
 use self::{compaction::Progress, tail::Tail};
+pub(crate) use self::{family::Log, losses::Holes};
 use crate::pod::Pod;
 
 impl EventLog for Pod {
