@@ -14,17 +14,15 @@ use super::{
     changes::Changes,
     metrics::{CELL_CONFLICTS, CELL_UNDECODABLE, CELL_UPDATES},
     projection::{Published, View},
-    retry::Delays,
+    write::{Failed, Lost, Write, Writer},
 };
 use crate::{
-    BackendError, CasError, CellKey, Codec as _, CodecId, DecodeError, EncodeError, Epoch, Expected, Head,
-    Retry, Rev, TooLarge, Ttl, Versioned, codec::MessagePack,
+    BackendError, CellKey, Codec as _, CodecId, DecodeError, EncodeError, Epoch, Expected, Head, Retry, Rev,
+    TooLarge, Ttl, Versioned, codec::MessagePack,
 };
 
 /// Lost races after which an update gives up.
 const MAX_ATTEMPTS: usize = 64;
-/// Repeats of one write whose outcome is unknown.
-const MAX_REPEATS: usize = 8;
 
 /// A shared value: changed by compare-and-swap, read from a local copy that a watch keeps right.
 ///
@@ -201,11 +199,11 @@ where
         &self,
         mut change: impl FnMut(&mut T) -> Result<(), R>,
     ) -> Result<(), UpdateError<R>> {
-        let mut delays =
-            Delays::new(Duration::from_millis(1), Duration::from_millis(250), self.core.ambient.seed());
+        let writer = self.writer();
+        let mut delays = writer.delays(Duration::from_millis(1), Duration::from_millis(250));
         for _ in 0..MAX_ATTEMPTS {
             let store = self.local.store();
-            let present = self.load().await.map_err(UpdateError::Backend)?;
+            let present = writer.store.load(self.key()).await.map_err(UpdateError::Backend)?;
             let mut value = match &present {
                 Some(present) => {
                     StoredCell::decode_value(&present.bytes).map_err(UpdateError::Undecodable)?
@@ -213,8 +211,8 @@ where
                 None => T::default(),
             };
             change(&mut value).map_err(UpdateError::Rejected)?;
-            let write = Write::new(&self.core, present, &value).map_err(UpdateError::Encode)?;
-            match self.commit(&write).await {
+            let write = replace(self.key(), present, &value, writer.nonce()).map_err(UpdateError::Encode)?;
+            match writer.commit(&write).await {
                 Ok(rev) => {
                     self.local.wrote(store, rev, value);
                     return Ok(());
@@ -229,58 +227,11 @@ where
         Err(UpdateError::Contended)
     }
 
-    async fn load(&self) -> Result<Option<Versioned>, BackendError> {
-        self.core.backplane.store().load(self.key()).await
-    }
-
-    /// Writes once, and finds out whether that happened where the answer was lost (PROTOCOL §6).
-    async fn commit(&self, write: &Write) -> Result<Rev, Lost> {
-        let rules = self.core.ambient.rules();
-        let mut delays =
-            Delays::new(Duration::from_millis(10), Duration::from_secs(1), self.core.ambient.seed());
-        let mut unknown: Option<BackendError> = None;
-        for _ in 0..=MAX_REPEATS {
-            let attempt = self.core.backplane.store().cas(
-                self.key(),
-                write.expected,
-                write.bytes.clone(),
-                Ttl::Forever,
-            );
-            match attempt.await {
-                Ok(rev) => return Ok(rev),
-                Err(CasError::Conflict { .. }) => return self.judge_conflict(write, unknown).await,
-                Err(CasError::TooLarge(error)) => return Err(Lost::Failed(Failed::TooLarge(error))),
-                Err(CasError::MaybeCommitted(_)) if !rules.resolve_by_nonce => return Err(Lost::Conflict),
-                Err(CasError::MaybeCommitted(error)) => unknown = Some(error),
-                // Once an outcome is unknown, a refusal of the repeat does not make it known.
-                Err(CasError::Backend(error)) if unknown.is_none() => {
-                    return Err(Lost::Failed(Failed::Backend(error)));
-                }
-                Err(CasError::Backend(error)) => unknown = Some(error),
-            }
-            delays.wait().await;
-            // The same write at the same revision again: it wins at most once, whenever the first lands.
-        }
-        Err(Lost::Failed(Failed::Unknown(unknown.expect("only unknown outcomes are repeated"))))
-    }
-
-    /// Somebody wrote at the expected revision. It may have been this very write, whose answer was lost.
-    async fn judge_conflict(&self, write: &Write, unknown: Option<BackendError>) -> Result<Rev, Lost> {
-        let Some(unknown) = unknown else { return Err(Lost::Conflict) };
-        let found = match self.load().await {
-            Ok(found) => found,
-            Err(error) => return Err(Lost::Failed(Failed::Unknown(error))),
-        };
-        if let Some(found) = found
-            && StoredCell::decode(found.bytes.clone()).is_ok_and(|stored| stored.nonce == write.nonce)
-        {
-            return Ok(found.rev);
-        }
-        // The write may have landed and been overwritten: running the closure again could apply it twice.
-        if self.core.ambient.rules().report_unknown_updates {
-            Err(Lost::Failed(Failed::Unknown(unknown)))
-        } else {
-            Err(Lost::Conflict)
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            store: self.core.backplane.store(),
+            entropy: &*self.core.ambient.entropy,
+            rules: self.core.ambient.rules(),
         }
     }
 }
@@ -297,40 +248,18 @@ impl<T> fmt::Debug for Cell<T> {
     }
 }
 
-/// One compare-and-swap, the same each time it is repeated.
-struct Write {
-    expected: Expected,
+/// The compare-and-swap that puts `value` in the place of what was loaded.
+fn replace<'a, T: Serialize + DeserializeOwned>(
+    key: &'a CellKey,
+    present: Option<Versioned>,
+    value: &T,
     nonce: Bytes,
-    bytes: Bytes,
-}
-
-impl Write {
-    fn new<T: Serialize + DeserializeOwned>(
-        core: &Core,
-        present: Option<Versioned>,
-        value: &T,
-    ) -> Result<Self, EncodeError> {
-        let nonce = Bytes::copy_from_slice(&core.ambient.entropy.bits().to_be_bytes());
-        let mut payload = Vec::new();
-        MessagePack::encode(value, &mut payload)?;
-        let stored =
-            StoredCell { nonce: nonce.clone(), codec: CodecId::MESSAGE_PACK.0, payload: payload.into() };
-        let expected = present.map_or(Expected::Absent, |present| Expected::At(present.rev));
-        Ok(Self { expected, nonce, bytes: stored.encode_to_vec().into() })
-    }
-}
-
-/// Why a write is not known to be stored.
-enum Lost {
-    /// Somebody else won; try again.
-    Conflict,
-    Failed(Failed),
-}
-
-enum Failed {
-    TooLarge(TooLarge),
-    Backend(BackendError),
-    Unknown(BackendError),
+) -> Result<Write<'a>, EncodeError> {
+    let mut payload = Vec::new();
+    MessagePack::encode(value, &mut payload)?;
+    let stored = StoredCell { nonce: nonce.clone(), codec: CodecId::MESSAGE_PACK.0, payload: payload.into() };
+    let expected = present.map_or(Expected::Absent, |present| Expected::At(present.rev));
+    Ok(Write { key, expected, nonce, bytes: stored.encode_to_vec().into(), ttl: Ttl::Forever })
 }
 
 impl<R> From<Failed> for UpdateError<R> {

@@ -20,6 +20,7 @@ mod registry;
 mod retry;
 mod supervisor;
 mod tail;
+mod write;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
