@@ -1,6 +1,6 @@
 //! Dropping records, where a backend can.
 
-use crate::{BackendError, Key, Offset, Reply};
+use crate::{BackendError, Family, Key, Offset, Reply};
 
 /// Drops records that a snapshot covers.
 ///
@@ -13,6 +13,9 @@ use crate::{BackendError, Key, Offset, Reply};
 ///   recorded before the first record is dropped.
 /// - **C3** Idempotent, monotone (a lower `before` changes nothing), clamped to the key's head.
 /// - **C4** [`floor`](Self::floor) answers the key's floor, [`Offset::BEGIN`] until it was first compacted.
+/// - **C5** [`is_compacted`](Self::is_compacted) answers whether any key of the family has a floor above
+///   [`Offset::BEGIN`]. The log itself answers, as it is now, and never a copy or a memory of it: what a pod may believe about
+///   a hole, and whether a control cell was lost, rest on a *no* (PROTOCOL §3).
 pub trait Compactor: Send + Sync {
     /// Drops the key's records below `before`; answers the floor that now holds.
     ///
@@ -25,4 +28,11 @@ pub trait Compactor: Send + Sync {
     /// # Cancel safety
     /// Cancel-safe.
     fn floor<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<Offset, BackendError>>;
+
+    /// Whether any key of the family was ever compacted, in the log that is there now. Costs the same however many keys there
+    /// are.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    fn is_compacted<'a>(&'a self, family: &'a Family) -> Reply<'a, Result<bool, BackendError>>;
 }

@@ -19,10 +19,10 @@ use via_backplane::{
     ReadRange, Reply, Resume, Selector, Subscription,
 };
 
-pub(crate) use self::family::Log;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::family::State;
 use self::{compaction::Progress, tail::Tail};
+pub(crate) use self::{family::Log, losses::Holes};
 use crate::pod::Pod;
 
 impl EventLog for Pod {
@@ -84,6 +84,10 @@ impl Compactor for Pod {
 
     fn floor<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<Offset, BackendError>> {
         Reply::ready(self.open().map(|()| self.memory.family(key.family()).floor(key)))
+    }
+
+    fn is_compacted<'a>(&'a self, family: &'a Family) -> Reply<'a, Result<bool, BackendError>> {
+        Reply::ready(self.open().map(|()| self.memory.family(family).is_compacted()))
     }
 }
 

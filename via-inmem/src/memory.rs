@@ -5,7 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use via_backplane::{BackendError, Backplane, Compactor, EventLog, Family, Feed, Limits, Reply, Store};
 
-use crate::{feed::Topics, log::Log, pod::Pod, store::Cells};
+use crate::{
+    feed::Topics,
+    log::{Holes, Log},
+    pod::Pod,
+    store::Cells,
+};
 
 /// A backplane in this process's memory.
 ///
@@ -32,6 +37,7 @@ pub(crate) struct Memory {
     pub(crate) families: papaya::HashMap<Family, Arc<Log>, rapidhash::fast::RandomState>,
     pub(crate) cells: Arc<Cells>,
     pub(crate) topics: Arc<Topics>,
+    holes: Holes,
     seed: u64,
 }
 
@@ -42,9 +48,8 @@ impl Memory {
         if let Some(log) = families.get(family) {
             return log.clone();
         }
-        families
-            .get_or_insert_with(family.clone(), || Arc::new(Log::new(self.draw(family.as_str(), 0))))
-            .clone()
+        let fresh = || Arc::new(Log::new(self.draw(family.as_str(), 0), self.holes));
+        families.get_or_insert_with(family.clone(), fresh).clone()
     }
 
     /// A name for a generation: different for each `of` and `generation`, the same for one seed.
@@ -129,6 +134,7 @@ impl Backplane for InMemory {
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
     limits: Limits,
+    holes: Holes,
     seed: Option<u64>,
 }
 
@@ -142,7 +148,7 @@ impl Default for Builder {
             max_message: MIB,
             id_window: Duration::from_secs(120),
         };
-        Self { limits, seed: None }
+        Self { limits, holes: Holes::default(), seed: None }
     }
 }
 
@@ -183,6 +189,16 @@ impl Builder {
         self
     }
 
+    /// Compacts as JetStream does: what is gone is gone, and no reader is told.
+    ///
+    /// Without it a tail learns from the batches themselves which keys lost records, and would pass tests in which it has
+    /// to find out by itself.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn silent_compaction(mut self) -> Self {
+        self.holes = Holes::Silent;
+        self
+    }
+
     /// The empty memory.
     #[must_use]
     pub fn build(self) -> InMemory {
@@ -192,6 +208,7 @@ impl Builder {
             families: papaya::HashMap::default(),
             cells: Arc::default(),
             topics: Arc::default(),
+            holes: self.holes,
             seed,
         };
         memory.cells = Arc::new(Cells::new(memory.draw("store", 0)));

@@ -2,7 +2,7 @@
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use via_backplane::{BackendError, Compactor, ErrorKind, Key, Offset, Reply, Selector};
+use via_backplane::{BackendError, Compactor, ErrorKind, Family, Key, Offset, Reply, Selector};
 
 use crate::{
     ack::{self, NotStored},
@@ -26,6 +26,17 @@ impl Compactor for Pod {
         Reply::later(async move {
             let generation = self.look_at_log().await?;
             Ok(self.recorded(&generation, key).await?.floor)
+        })
+    }
+
+    fn is_compacted<'a>(&'a self, family: &'a Family) -> Reply<'a, Result<bool, BackendError>> {
+        Reply::later(async move {
+            let generation = self.look_at_log().await?;
+            // Any floor will do, and the last one is found as fast as a key's own. None is ever at the beginning, and those of
+            // another incarnation are under other subjects. What is not understood counts: taken for nothing, it could
+            // let records be missed; taken for a floor, it has the floors of keys looked at.
+            let floors = generation.subjects.floors(family);
+            Ok(api::last_message(self.link(), self.stream(), &floors).await?.is_some())
         })
     }
 }

@@ -86,6 +86,11 @@ impl LogSubjects {
         self.of_key("f.", key)
     }
 
+    /// Where all floors of a family are kept: one wildcard.
+    pub(crate) fn floors(&self, family: &Family) -> String {
+        self.of_family("f.", family)
+    }
+
     /// Where records go that only carry an expectation.
     pub(crate) fn guard(&self) -> String {
         format!("{}g", self.root)
@@ -100,7 +105,11 @@ impl LogSubjects {
     }
 
     pub(crate) fn family(&self, family: &Family) -> String {
-        let mut subject = format!("{}e.", self.root);
+        self.of_family("e.", family)
+    }
+
+    fn of_family(&self, kind: &str, family: &Family) -> String {
+        let mut subject = format!("{}{kind}", self.root);
         encode(family.as_str(), &mut subject);
         subject.push_str(".*");
         subject
@@ -265,7 +274,9 @@ mod tests {
         assert_eq!(subjects().events(&key("posts", None)), "via.00ff.e.posts.=");
         assert_eq!(subjects().events(&key("rooms", Some("42"))), "via.00ff.e.rooms.42");
         assert_eq!(subjects().floor(&key("a.b", Some("*"))), "via.00ff.f.a=2Eb.=2A");
-        assert_eq!(subjects().family(&Family::new("é").expect("a valid name")), "via.00ff.e.=C3=A9.*");
+        let family = Family::new("é").expect("a valid name");
+        assert_eq!(subjects().family(&family), "via.00ff.e.=C3=A9.*");
+        assert_eq!(subjects().floors(&family), "via.00ff.f.=C3=A9.*");
     }
 
     #[test]

@@ -55,6 +55,7 @@ async fn optional_calls_are_refused(pod: &Pod, key: &Key) {
     if let Some(compactor) = pod.compactor() {
         closed(soon("a floor", compactor.floor(key)).await);
         closed(soon("a compaction", compactor.compact(key, Offset(1))).await);
+        closed(soon("an answer", compactor.is_compacted(key.family())).await);
     }
     if let Some(feed) = pod.feed() {
         let news = Topic::new("news").expect("a valid name");

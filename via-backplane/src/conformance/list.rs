@@ -107,6 +107,10 @@ macro_rules! __conformance_cases {
         $with!(Threads compactor c3_of_racing_compactions_the_highest_floor_stays);
         $with!(Thread compactor c3_is_clamped_to_the_head);
         $with!(Thread compactor c4_the_floor_is_the_beginning_until_the_first_compaction);
+        $with!(Thread compactor c5_a_family_is_compacted_from_its_first_floor_on);
+        $with!(Thread compactor c5_every_pod_is_told_that_a_family_was_compacted);
+        $with!(Thread compactor c5_a_compacted_family_says_nothing_of_others);
+        $with!(Threads compactor c5_a_missing_record_is_of_a_compacted_family);
         $with!(Thread outage f1_an_interrupted_feed_says_so);
         $with!(Thread feed f1_a_message_reaches_every_subscriber_of_every_pod_once);
         $with!(Thread feed f1_a_subscriber_that_sleeps_is_woken);

@@ -222,6 +222,10 @@ impl Pod {
         soon("a floor", self.compaction().floor(key)).await.expect("the floor is known")
     }
 
+    pub(super) async fn is_compacted(&self, family: &Family) -> bool {
+        soon("an answer", self.compaction().is_compacted(family)).await.expect("the answer is known")
+    }
+
     /// The feed. A backend without one skips the cases that need it by name.
     pub(super) fn broadcast(&self) -> &dyn Feed {
         self.feed().expect("this adapter has no feed: skip this case by name")

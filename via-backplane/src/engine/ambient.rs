@@ -1,6 +1,9 @@
-//! What the engine takes from its surroundings: the time of day, chance, and which protocol rules hold.
+//! What the engine takes from its surroundings: the time of day, time that passes, chance, and which protocol rules hold.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::EventId;
 
@@ -8,6 +11,15 @@ use crate::EventId;
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> SystemTime;
+}
+
+/// Time that passes, for measuring how long ago something was; waiting is done with `tokio::time`.
+///
+/// It never falls, and it counts the time for which the machine was suspended: to everybody else that time has passed, and what
+/// this pod knew before may be long out of date (PROTOCOL §2).
+pub trait Monotonic: Send + Sync + 'static {
+    /// The time since some moment that stays the same for as long as this clock lives.
+    fn now(&self) -> Duration;
 }
 
 /// Random bits, for event ids and jitter.
@@ -28,6 +40,60 @@ impl Clock for System {
 impl Entropy for System {
     fn bits(&self) -> u128 {
         rand::random()
+    }
+}
+
+/// The operating system's clock that counts suspension.
+#[cfg(target_os = "linux")]
+pub(crate) struct Uptime;
+
+#[cfg(target_os = "linux")]
+impl Uptime {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Monotonic for Uptime {
+    fn now(&self) -> Duration {
+        // `std::time::Instant` is CLOCK_MONOTONIC, which stands still while the machine sleeps.
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(since_boot).unwrap_or_default() // Time since boot is never negative.
+    }
+}
+
+/// The operating system's clock, where none is known that counts suspension.
+#[cfg(not(target_os = "linux"))]
+pub(crate) struct Uptime(std::time::Instant);
+
+#[cfg(not(target_os = "linux"))]
+impl Uptime {
+    pub(crate) fn new() -> Self {
+        Self(std::time::Instant::now())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Monotonic for Uptime {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// The runtime's own clock, which a simulation pauses and moves on.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Default)]
+pub(crate) struct Simulated {
+    /// Taken when it is first asked: an engine may be configured before its runtime, and so its clock, is there.
+    origin: std::sync::OnceLock<tokio::time::Instant>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Monotonic for Simulated {
+    fn now(&self) -> Duration {
+        let now = tokio::time::Instant::now();
+        now.saturating_duration_since(*self.origin.get_or_init(|| now))
     }
 }
 
@@ -66,6 +132,7 @@ impl Rules {
 #[derive(Clone)]
 pub(crate) struct Ambient {
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) monotonic: Arc<dyn Monotonic>,
     pub(crate) entropy: Arc<dyn Entropy>,
     #[cfg(feature = "testing")]
     pub(crate) rules: Rules,
@@ -77,6 +144,7 @@ impl Ambient {
     pub(crate) fn system() -> Self {
         Self {
             clock: Arc::new(System),
+            monotonic: Arc::new(Uptime::new()),
             entropy: Arc::new(System),
             #[cfg(feature = "testing")]
             rules: Rules::ALL,
@@ -108,5 +176,38 @@ impl Ambient {
         let bits = self.entropy.bits().to_le_bytes();
         let tail = bits[..10].try_into().expect("ten of sixteen bytes");
         EventId(uuid::Builder::from_unix_timestamp_millis(millis, tail).into_uuid().into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_passes_and_never_falls() {
+        let clock = Uptime::new();
+        let before = clock.now();
+        let started = std::time::Instant::now();
+        while started.elapsed() < Duration::from_millis(2) {}
+        let after = clock.now();
+        assert!(after >= before + Duration::from_millis(1), "{before:?}, then {after:?}");
+    }
+
+    /// `/proc/uptime` counts suspension too, so that the two differ by what lies between the looks and by its precision.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn suspension_is_counted() {
+        let text = std::fs::read_to_string("/proc/uptime").expect("a Linux without /proc");
+        let seconds: f64 = text.split(' ').next().expect("two numbers").parse().expect("a number");
+        let difference = Uptime::new().now().as_secs_f64() - seconds;
+        assert!((-0.02..60.0).contains(&difference), "{difference} s apart");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn simulated_time_is_the_runtimes() {
+        let clock = Simulated::default();
+        let before = clock.now();
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        assert_eq!(clock.now() - before, Duration::from_secs(3_600));
     }
 }

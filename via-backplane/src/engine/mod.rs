@@ -40,7 +40,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use ambient::Ambient;
 #[cfg(feature = "testing")]
 pub use ambient::Rules;
-pub use ambient::{Clock, Entropy};
+pub use ambient::{Clock, Entropy, Monotonic};
 pub use append::{AppendFailed, AppendOptions};
 pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
@@ -145,6 +145,12 @@ impl Builder {
         self
     }
 
+    /// Measures by this clock how old what the engine knows is.
+    pub fn monotonic(mut self, clock: impl Monotonic) -> Self {
+        self.ambient.monotonic = Arc::new(clock);
+        self
+    }
+
     /// Draws ids and jitter from this source.
     pub fn entropy(mut self, entropy: impl Entropy) -> Self {
         self.ambient.entropy = Arc::new(entropy);
@@ -158,10 +164,11 @@ impl Builder {
         self
     }
 
-    /// Runs everything on the runtime's own threads, so that one seed gives one trace.
+    /// Runs everything on the runtime's own threads and by its clock, so that one seed gives one trace.
     #[cfg(feature = "testing")]
     pub fn deterministic(mut self) -> Self {
         self.ambient.copy_inline = true;
+        self.ambient.monotonic = Arc::new(ambient::Simulated::default());
         self
     }
 

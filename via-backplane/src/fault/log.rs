@@ -109,4 +109,9 @@ impl Compactor for Faulty {
         let compactor = self.inner.compactor().expect("`Faulty::compactor` answered");
         Reply::later(self.ask("floor", compactor.floor(key)))
     }
+
+    fn is_compacted<'a>(&'a self, family: &'a Family) -> Reply<'a, Result<bool, BackendError>> {
+        let compactor = self.inner.compactor().expect("`Faulty::compactor` answered");
+        Reply::later(self.ask("is compacted", compactor.is_compacted(family)))
+    }
 }

@@ -37,6 +37,7 @@ impl State {
         if target > state.floor {
             // The floor and what it costs are known before the first record goes.
             state.floor = target;
+            self.is_compacted = true;
             if let (Some(first), Some(last)) = (state.runs.first(), state.runs.last_below(target)) {
                 self.losses.note(number, first, last);
             }

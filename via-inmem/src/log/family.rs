@@ -16,13 +16,14 @@ use super::{
     chunk::{Chunk, MAX_SLOTS, MIN_SLOTS, Segment},
     ids::Ids,
     keys::Keys,
-    losses::Losses,
+    losses::{Holes, Losses},
 };
 use crate::signal::{Signal, Sleepers};
 
 /// A family's records, keys and sleeping tails, under a lock of its own.
 pub(crate) struct Log {
     pub(crate) state: Mutex<State>,
+    pub(crate) holes: Holes,
     /// Counts the times the log was replaced under its readers; a tail ends when it changes.
     generation: AtomicU64,
 }
@@ -37,6 +38,8 @@ pub(crate) struct State {
     pub(crate) open: Open,
     pub(crate) keys: Keys,
     pub(crate) losses: Losses,
+    /// Whether any key has a floor.
+    pub(crate) is_compacted: bool,
     pub(crate) ids: Ids,
     pub(crate) sleeping: Sleeping,
 }
@@ -58,8 +61,8 @@ pub(crate) struct Sleeping {
 }
 
 impl Log {
-    pub(crate) fn new(epoch: u128) -> Self {
-        Self { state: Mutex::new(State::new(Epoch(epoch))), generation: AtomicU64::new(0) }
+    pub(crate) fn new(epoch: u128, holes: Holes) -> Self {
+        Self { state: Mutex::new(State::new(Epoch(epoch))), holes, generation: AtomicU64::new(0) }
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -78,6 +81,10 @@ impl Log {
     pub(crate) fn floor(&self, key: &Key) -> Offset {
         let state = self.state.lock();
         Offset(state.keys.find(key).map_or(0, |number| state.keys.get(number).floor))
+    }
+
+    pub(crate) fn is_compacted(&self) -> bool {
+        self.state.lock().is_compacted
     }
 
     /// Wakes outside the lock: a woken tail's first act is to take it.
@@ -114,6 +121,7 @@ impl State {
             open: Open { chunk, filled: 0 },
             keys: Keys::default(),
             losses: Losses::default(),
+            is_compacted: false,
             ids: Ids::default(),
             sleeping: Sleeping::default(),
         }

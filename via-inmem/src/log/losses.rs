@@ -7,6 +7,15 @@ use rapidhash::RapidHashMap;
 /// A key's number within its family.
 pub(crate) type KeyNumber = u32;
 
+/// Whether readers are told which keys lost records. The contract leaves it to the adapter (L3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Holes {
+    #[default]
+    Told,
+    #[cfg(any(test, feature = "testing"))]
+    Silent,
+}
+
 /// What compaction dropped, per key: the span of it, never the offsets.
 ///
 /// Its size is that of the keys that were ever compacted. A reader's question costs what it answers, because each

@@ -7,13 +7,14 @@ use via_backplane::{BackendError, Batch, Epoch, ErrorKind, Hole, Key, Offset, Re
 use super::{
     chunk::{Chunk, MAX_SLOTS, Picked, Segment},
     family::{Log, State},
-    losses::{KeyNumber, Turn},
+    losses::{Holes, KeyNumber, Turn},
 };
 
 /// Where a reader stands in a log.
 pub(crate) struct Reader {
     selector: Selector,
     pub(crate) after: u64,
+    holes: Holes,
     seen: Turn,
 }
 
@@ -38,8 +39,8 @@ impl Portion {
 }
 
 impl Reader {
-    pub(crate) fn new(selector: Selector, after: Offset) -> Self {
-        Self { selector, after: after.0, seen: Turn::START }
+    pub(crate) fn new(selector: Selector, after: Offset, holes: Holes) -> Self {
+        Self { selector, after: after.0, holes, seen: Turn::START }
     }
 
     pub(crate) fn selector(&self) -> &Selector {
@@ -62,6 +63,9 @@ impl Reader {
     }
 
     fn hole(&mut self, state: &State, to: u64) -> Option<Hole> {
+        if self.holes != Holes::Told {
+            return None;
+        }
         let lost: Vec<KeyNumber> = match &self.selector {
             Selector::Family(_) => state.losses.crossed(self.after, to, &mut self.seen),
             Selector::Key(key) => {
@@ -166,7 +170,7 @@ impl Portion {
 impl Log {
     /// A bounded read. The lock is held for one batch at a time, however much is read.
     pub(crate) fn read(&self, selector: &Selector, range: ReadRange) -> Result<Batch, BackendError> {
-        let mut reader = Reader::new(selector.clone(), range.after);
+        let mut reader = Reader::new(selector.clone(), range.after, self.holes);
         let generation = self.generation();
         let mut portions = Vec::new();
         let mut left = range.limit;

@@ -30,7 +30,8 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) fn new(log: Arc<Log>, pod: Membership, selector: Selector, after: Offset) -> Self {
         let generation = log.generation();
-        Self { log, pod, reader: Reader::new(selector, after), generation, at_hand: None, ended: false }
+        let reader = Reader::new(selector, after, log.holes);
+        Self { log, pod, reader, generation, at_hand: None, ended: false }
     }
 
     fn broken(&self) -> Result<(), BackendError> {

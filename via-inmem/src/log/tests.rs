@@ -133,6 +133,26 @@ fn compaction_below_a_running_tail_is_told_with_the_batch_that_crosses_it() {
 }
 
 #[test]
+fn nobody_is_told_of_a_silent_compaction() {
+    let backplane = InMemory::builder().silent_compaction().build();
+    let (a, b) = (key("a"), key("b"));
+    for _ in 0..300 {
+        append(&backplane, &a, &b"a"[..]);
+        append(&backplane, &b, &b"b"[..]);
+    }
+    compact(&backplane, &a, 401);
+    for selector in [Selector::Family(family()), Selector::Key(a)] {
+        let all = ReadRange { after: Offset::BEGIN, up_to: Offset(u64::MAX), limit: usize::MAX };
+        let read = backplane.log().read(&selector, all).now().expect("ready").expect("read");
+        assert_eq!(read.hole(), None, "{selector:?}");
+        let mut tail = tail(&backplane, &selector, 0);
+        while let Some(batch) = next(&mut tail) {
+            assert_eq!(batch.hole(), None, "{selector:?}");
+        }
+    }
+}
+
+#[test]
 fn a_tail_above_the_floor_is_told_of_no_hole() {
     let backplane = InMemory::new();
     let a = key("a");

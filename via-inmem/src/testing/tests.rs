@@ -76,6 +76,19 @@ async fn a_copy_does_not_follow_the_log_it_was_taken_from() {
     assert_eq!(texts(&backplane).await.len(), 40);
     let floor = compactor.floor(&Key::of(&family())).await.expect("known");
     assert_eq!(floor, Offset::BEGIN, "a floor is kept with its log and ends with it");
+    assert!(!compactor.is_compacted(&family()).await.expect("known"));
+    let compacted = backplane.copy_log(&family());
+    compactor.compact(&Key::of(&family()), Offset(40)).await.expect("compacted");
+    assert!(compactor.is_compacted(&family()).await.expect("known"));
+    backplane.restore_log(&compacted);
+    assert!(!compactor.is_compacted(&family()).await.expect("known"), "the copy was not compacted");
+    compactor.compact(&Key::of(&family()), Offset(40)).await.expect("compacted");
+    let compacted = backplane.copy_log(&family());
+    backplane.recreate_log(&family());
+    append(&backplane, "new").await;
+    assert!(!compactor.is_compacted(&family()).await.expect("known"), "the new log was not compacted");
+    backplane.restore_log(&compacted);
+    assert!(compactor.is_compacted(&family()).await.expect("known"), "and the copy was");
 }
 
 #[tokio::test]

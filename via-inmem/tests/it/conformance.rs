@@ -1,4 +1,4 @@
-//! The in-memory backplane passes the whole suite, bare and through a fault wrapper with nothing planned.
+//! The in-memory backplane passes the whole suite: bare, through a fault wrapper with nothing planned, and compacting silently.
 
 use std::sync::Arc;
 
@@ -29,6 +29,13 @@ impl Memory {
     /// Calls take the long way through the wrapper, where every fault is decided against.
     async fn through_faults() -> Self {
         Self::with(Plan::seeded(1))
+    }
+
+    /// Readers are told of no hole, which the contract allows.
+    #[cfg(feature = "testing")]
+    async fn that_compacts_silently() -> Self {
+        let memory = InMemory::builder().silent_compaction().build();
+        Self { memory, ..Self::fresh().await }
     }
 }
 
@@ -64,6 +71,14 @@ via_backplane::conformance! {
 via_backplane::conformance! {
     adapter: memory_through_faults,
     fresh: Memory::through_faults,
+    clock: Clock::Paused,
+    skip: {}
+}
+
+#[cfg(feature = "testing")]
+via_backplane::conformance! {
+    adapter: memory_that_compacts_silently,
+    fresh: Memory::that_compacts_silently,
     clock: Clock::Paused,
     skip: {}
 }

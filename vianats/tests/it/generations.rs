@@ -184,6 +184,43 @@ async fn a_store_directory_put_back_from_a_copy_is_noticed_by_its_records() {
     other.stop().await;
 }
 
+/// A family's only compacted key, and whether its log says so.
+async fn is_compacted(pod: &Pod) -> bool {
+    let compactor = pod.engine.backplane().compactor().expect("it compacts");
+    compactor.is_compacted(pod.notes.key().family()).await.expect("the log answers")
+}
+
+#[tokio::test]
+async fn whether_a_family_was_compacted_is_said_by_its_log() {
+    let server = Server::start(Config::new()).expect("a server");
+    let pod = Pod::on(&server.url()).await;
+    let mut last = pod.note("0").await;
+    for n in 1..10 {
+        last = pod.note(n.to_string()).await;
+    }
+    pod.reaches(&last).await;
+    let before = StreamCopy::take(&server.url()).await;
+    let compactor = pod.engine.backplane().compactor().expect("it compacts");
+    compactor.compact(pod.notes.key(), last.cursor.offset).await.expect("compacted");
+    assert!(is_compacted(&pod).await);
+    server.stop();
+    server.restart().expect("started again");
+    pod.note("after the restart").await;
+    assert!(is_compacted(&pod).await, "a floor survives the servers");
+    let after = StreamCopy::take(&server.url()).await;
+    for (copy, expected) in [(before, false), (after, true)] {
+        api(&server.url(), "STREAM.DELETE.via-events", json!({})).await;
+        copy.restore(&server.url()).await;
+        assert_eq!(is_compacted(&pod).await, expected, "a floor comes and goes with its log");
+    }
+    api(&server.url(), "STREAM.DELETE.via-events", json!({})).await;
+    let other = Pod::on(&server.url()).await;
+    other.note("new").await;
+    assert!(!is_compacted(&other).await && !is_compacted(&pod).await, "this log was never compacted");
+    pod.stop().await;
+    other.stop().await;
+}
+
 #[tokio::test]
 async fn the_bucket_has_an_incarnation_of_its_own() {
     let server = Server::start(Config::new()).expect("a server");
