@@ -4,21 +4,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{Attribute, Data, DeriveInput, Error, Ident, LitInt, LitStr, Result, spanned::Spanned};
 
-/// Which crate the user named in their manifest, and so where the trait is.
-#[derive(Clone, Copy)]
-pub(crate) enum Home {
-    Backplane,
-    App,
-}
-
-impl Home {
-    fn path(self) -> TokenStream {
-        match self {
-            Self::Backplane => quote!(::via_backplane),
-            Self::App => quote!(::via::__private::via_backplane),
-        }
-    }
-}
+use crate::home::Home;
 
 pub(crate) fn derive(input: TokenStream, home: Home) -> TokenStream {
     match syn::parse2(input).and_then(|input| Event::of(&input)) {
