@@ -110,6 +110,75 @@ where
     C::decode(payload)
 }
 
+/// Decodes an event of any version up to its current one: the whole of [`Event::decode`] for a type with an upcaster.
+///
+/// The current version is `C`'s; every older one is decoded as `Old`, in whatever codec that has, and turned into `E`
+/// by its `From<Old>`. `Old` may have an upcaster itself. It has to be an older version of the same event: the derive
+/// checks that where it is written, and any use of this function checks it when it is compiled.
+///
+/// # Errors
+/// As [`Event::decode`].
+#[inline]
+pub fn decode_upcast<E, C, Old>(version: u32, codec: CodecId, payload: &[u8]) -> Result<E, DecodeError>
+where
+    E: Event + MadeFrom<Old>,
+    C: Codec<E>,
+    Old: Event,
+{
+    const {
+        assert!(is_same_name::<E, Old>(), "an event is upcast from older versions of the same event name");
+        // An event that upcasts from itself would look for its payload's version for ever.
+        assert!(is_older::<E, Old>(), "an event is upcast from a version below its own");
+    }
+    if version >= E::VERSION {
+        return decode_current::<E, C>(version, codec, payload);
+    }
+    // Versions between the two were never upcast from; asked about one, `Old` would say that a newer binary knows it.
+    if version > Old::VERSION {
+        return Err(DecodeError::NoUpcaster { version, current: E::VERSION });
+    }
+    Old::decode(version, codec, payload).map(E::made_from)
+}
+
+/// What an older version of a value becomes: [`From`], with an error message of its own.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "nothing turns `{Old}` into `{Self}`",
+    label = "no `From<{Old}>` for the newer version",
+    note = "write `impl From<{Old}> for {Self}`: it says what was stored as `{Old}` means today"
+)]
+pub trait MadeFrom<Old> {
+    fn made_from(old: Old) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<Old, T: From<Old>> MadeFrom<Old> for T {
+    #[inline]
+    fn made_from(old: Old) -> Self {
+        old.into()
+    }
+}
+
+/// Whether two types describe the same event; for constants.
+#[doc(hidden)]
+#[must_use]
+pub const fn is_same_name<E: Event, Old: Event>() -> bool {
+    let (name, old) = (E::NAME.as_bytes(), Old::NAME.as_bytes());
+    let mut at = 0;
+    // Neither `==` nor an iterator works in a constant.
+    while at < name.len() && at < old.len() && name[at] == old[at] {
+        at += 1;
+    }
+    at == name.len() && at == old.len()
+}
+
+/// Whether `Old` is an older version than `E`; for constants.
+#[doc(hidden)]
+#[must_use]
+pub const fn is_older<E: Event, Old: Event>() -> bool {
+    Old::VERSION < E::VERSION
+}
+
 /// Why an event has no payload.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,24 +1,13 @@
 //! `#[derive(Event)]`: from the type and its `#[event(…)]` to an implementation.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
-use syn::{Attribute, Data, DeriveInput, Error, Ident, LitInt, LitStr, Result, spanned::Spanned};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{
+    Attribute, Data, DeriveInput, Error, Ident, LitInt, LitStr, Path, Result, parse::ParseStream,
+    spanned::Spanned,
+};
 
-/// Which crate the user named in their manifest, and so where the trait is.
-#[derive(Clone, Copy)]
-pub(crate) enum Home {
-    Backplane,
-    App,
-}
-
-impl Home {
-    fn path(self) -> TokenStream {
-        match self {
-            Self::Backplane => quote!(::via_backplane),
-            Self::App => quote!(::via::__private::via_backplane),
-        }
-    }
-}
+use crate::home::Home;
 
 pub(crate) fn derive(input: TokenStream, home: Home) -> TokenStream {
     match syn::parse2(input).and_then(|input| Event::of(&input)) {
@@ -33,6 +22,8 @@ struct Event {
     name: LitStr,
     version: LitInt,
     codec: Ident,
+    /// The type of the version before.
+    upcast: Option<Path>,
 }
 
 impl Event {
@@ -51,19 +42,37 @@ impl Event {
                 ),
             ));
         };
+        let version = keys.version.unwrap_or_else(|| LitInt::new("1", Span::call_site()));
+        if let Some(older) = &keys.upcast
+            && version.base10_digits() == "1"
+        {
+            return Err(Error::new(
+                older.span(),
+                "nothing is older than version 1: raise `version` when the shape of an event changes",
+            ));
+        }
         Ok(Self {
             ident: input.ident.clone(),
             name,
-            version: keys.version.unwrap_or_else(|| LitInt::new("1", Span::call_site())),
+            version,
             codec: keys.codec.unwrap_or_else(|| Ident::new("MessagePack", Span::call_site())),
+            upcast: keys.upcast,
         })
     }
 
     fn expand(&self, home: Home) -> TokenStream {
-        let Self { ident, name, version, codec } = self;
+        let Self { ident, name, version, codec, .. } = self;
         let home = home.path();
         // A codec that cannot write this type, or is behind a feature, is reported where it was named.
         let codec = quote_spanned!(codec.span()=> #home::codec::#codec);
+        let decode = match &self.upcast {
+            None => quote!(#home::codec::decode_current::<Self, #codec>),
+            // That an older event cannot become this one is reported where the older one was named.
+            Some(older) => quote_spanned! { Span::call_site().located_at(older.span())=>
+                #home::codec::decode_upcast::<Self, #codec, #older>
+            },
+        };
+        let checks = self.upcast.as_ref().map(|older| self.check_upcast(older, &home));
         quote! {
             #[automatically_derived]
             impl #home::Event for #ident {
@@ -85,11 +94,41 @@ impl Event {
                     codec: #home::CodecId,
                     payload: &[::core::primitive::u8],
                 ) -> ::core::result::Result<Self, #home::DecodeError> {
-                    #home::codec::decode_current::<Self, #codec>(version, codec, payload)
+                    #decode(version, codec, payload)
                 }
             }
+            #checks
         }
     }
+
+    /// What only the compiler can compare: the name and the version of a type that is described elsewhere.
+    fn check_upcast(&self, older: &Path, home: &TokenStream) -> TokenStream {
+        let Self { ident, name, version, .. } = self;
+        let shown = shown(older);
+        let other_name = format!(
+            "`{shown}` is not an older `{ident}`, it has another event name: both need `name = \"{}\"`",
+            name.value()
+        );
+        let not_older = format!(
+            "`{shown}` is not older than `{ident}`: its version has to be below {}",
+            version.base10_digits()
+        );
+        quote_spanned! { Span::call_site().located_at(older.span())=>
+            const _: () = {
+                if !#home::codec::is_same_name::<#ident, #older>() {
+                    ::core::panic!("{}", #other_name);
+                }
+                if !#home::codec::is_older::<#ident, #older>() {
+                    ::core::panic!("{}", #not_older);
+                }
+            };
+        }
+    }
+}
+
+/// A path as its author would write it.
+fn shown(path: &Path) -> String {
+    path.to_token_stream().to_string().replace(' ', "")
 }
 
 fn reject_shapes(input: &DeriveInput) -> Result<()> {
@@ -125,6 +164,7 @@ struct Keys {
     name: Option<LitStr>,
     version: Option<LitInt>,
     codec: Option<Ident>,
+    upcast: Option<Path>,
 }
 
 impl Keys {
@@ -136,13 +176,14 @@ impl Keys {
                 Some("name") => set(&mut self.name, key, name(meta.value()?.parse()?)?),
                 Some("version") => set(&mut self.version, key, version(meta.value()?.parse()?)?),
                 Some("codec") => set(&mut self.codec, key, codec(&meta.value()?.parse()?)?),
-                _ => Err(meta.error("unknown key: an event has `name`, `version` and `codec`")),
+                Some("upcast") => set(&mut self.upcast, key, upcast(meta.value()?)?),
+                _ => Err(meta.error("unknown key: an event has `name`, `version`, `codec` and `upcast`")),
             }
         })
     }
 }
 
-fn set<T>(slot: &mut Option<T>, key: &syn::Path, value: T) -> Result<()> {
+fn set<T>(slot: &mut Option<T>, key: &Path, value: T) -> Result<()> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(Error::new(key.span(), "this key is given twice")),
@@ -166,6 +207,13 @@ fn version(version: LitInt) -> Result<LitInt> {
         Ok(number) => Ok(LitInt::new(&number.to_string(), version.span())),
         Err(_) => Err(Error::new(version.span(), "a version is a whole number from 1 to 4294967295")),
     }
+}
+
+fn upcast(value: ParseStream<'_>) -> Result<Path> {
+    let start = value.span();
+    value.parse().map_err(|_| {
+        Error::new(start, "name the type of the version before: `upcast = PostedV1`, without quotes")
+    })
 }
 
 fn codec(name: &LitStr) -> Result<Ident> {

@@ -1,9 +1,10 @@
 //! Derives for via. Private: use them through `via` or `via-backplane`.
 
 mod event;
+mod home;
 mod state;
 
-use event::Home;
+use home::Home;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 

@@ -45,12 +45,35 @@ fn mistakes_are_named() {
             r#"name = "a", codec = "xml""#,
             r#"unknown codec: choose "messagepack", "json", "bincode" or "protobuf""#,
         ),
-        (r#"name = "a", verson = 1"#, "unknown key: an event has `name`, `version` and `codec`"),
-        (r#"name = "a", serde::tag = 1"#, "unknown key: an event has `name`, `version` and `codec`"),
+        (r#"name = "a", verson = 1"#, "unknown key: an event has `name`, `version`, `codec` and `upcast`"),
+        (
+            r#"name = "a", serde::tag = 1"#,
+            "unknown key: an event has `name`, `version`, `codec` and `upcast`",
+        ),
         ("name", "expected `=`"),
+        (
+            r#"name = "a", version = 2, upcast = "AV1""#,
+            "name the type of the version before: `upcast = PostedV1`, without quotes",
+        ),
+        (r#"name = "a", version = 2, upcast = AV1, upcast = AV0"#, "this key is given twice"),
+        (
+            r#"name = "a", upcast = AV1"#,
+            "nothing is older than version 1: raise `version` when the shape of an event changes",
+        ),
     ] {
         assert_eq!(error_of(&format!("#[event({attribute})] struct A;")), expected);
     }
+}
+
+#[test]
+fn older_versions_are_decoded_by_the_type_that_is_named() {
+    let source = r#"#[event(name = "a", version = 2, upcast = old::AV1)] struct A;"#;
+    let expanded = event_of(source).expect("an event").expand(Home::Backplane).to_string();
+    assert!(expanded.contains(":: codec :: decode_upcast :: <"), "{expanded}");
+    assert!(
+        expanded.contains("`old::AV1` is not older than `A`: its version has to be below 2"),
+        "{expanded}"
+    );
 }
 
 #[test]
