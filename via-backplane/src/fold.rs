@@ -4,7 +4,7 @@ use std::{any::type_name, time::SystemTime};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{BoxError, CodecId, EventId, Offset, Retry};
+use crate::{BoxError, CodecId, EventId, Offset, Retry, codec::decode_state};
 
 /// The pure reducer: what this event does to a state.
 ///
@@ -114,6 +114,24 @@ pub trait FoldState: Serialize + DeserializeOwned + Default + Clone + Send + Syn
 // Without this, the error would name the first missing trait, and the next one after that was derived.
 #[diagnostic::do_not_recommend]
 impl<S: Serialize + DeserializeOwned + Default + Clone + Send + Sync + 'static> FoldState for S {}
+
+/// The state a snapshot stands for, whichever version of `E`'s fold wrote it.
+///
+/// # Errors
+/// [`MigrateError`] says what the snapshot needs.
+pub(crate) fn restore<E, S>(version: u32, codec: CodecId, snapshot: &[u8]) -> Result<S, MigrateError>
+where
+    E: Fold<S>,
+    S: DeserializeOwned,
+{
+    use std::cmp::Ordering::{Equal, Greater, Less};
+
+    match version.cmp(&E::STATE_VERSION) {
+        Less => E::migrate(version, codec, snapshot),
+        Equal => decode_state(version, codec, snapshot),
+        Greater => Err(MigrateError::Newer { state: type_name::<S>(), version, known: E::STATE_VERSION }),
+    }
+}
 
 /// Why a snapshot is not the state that was asked for.
 #[derive(Debug, thiserror::Error)]

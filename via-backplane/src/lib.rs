@@ -22,6 +22,7 @@ pub mod envelope;
 #[doc(hidden)]
 pub mod event;
 mod fold;
+pub mod golden;
 mod trace;
 
 mod engine;
@@ -64,6 +65,9 @@ pub use via_macros::state;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/folds.md")]
 struct Folds;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/evolution.md")]
+struct Evolution;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/state.md")]
 struct State;
