@@ -7,9 +7,11 @@
 //! Payloads come from outside. Every codec here rejects bytes after the value, allocates at most a small multiple of
 //! the payload, and bounds nesting to about [`MAX_DEPTH`]: a record cannot overflow the stack of the pods that fold it.
 
-use std::fmt;
+use std::{any::type_name, fmt};
 
-use crate::{BoxError, Event, Retry};
+use serde::de::DeserializeOwned;
+
+use crate::{BoxError, Event, MigrateError, Retry};
 
 #[cfg(feature = "bincode")]
 mod bincode;
@@ -140,6 +142,46 @@ where
     Old::decode(version, codec, payload).map(E::made_from)
 }
 
+/// Reads a snapshot of a state as the type that version had; `version` is for the error.
+///
+/// For a [`migrate`](crate::Fold::migrate) written by hand:
+///
+/// ```
+/// use via_backplane::{CodecId, Fold, MigrateError, Recorded, codec::decode_state};
+///
+/// struct Added { cents: i64 }
+///
+/// impl Fold<i64> for Added {
+///     const STATE_VERSION: u32 = 2;
+///
+///     fn fold(self, cents: &mut i64, _at: &Recorded) {
+///         *cents += self.cents;
+///     }
+///
+///     fn migrate(version: u32, codec: CodecId, snapshot: &[u8]) -> Result<i64, MigrateError> {
+///         match version {
+///             // Version 1 counted whole euros.
+///             1 => decode_state::<i64>(version, codec, snapshot).map(|euros| euros * 100),
+///             _ => Err(MigrateError::none::<Self, i64>(version)),
+///         }
+///     }
+/// }
+/// ```
+///
+/// # Errors
+/// [`MigrateError::Snapshot`] if the bytes are anything else.
+pub fn decode_state<T: DeserializeOwned>(
+    version: u32,
+    codec: CodecId,
+    snapshot: &[u8],
+) -> Result<T, MigrateError> {
+    let state = match codec {
+        CodecId::MESSAGE_PACK => message_pack::decode(snapshot),
+        _ => Err(DecodeError::ForeignCodec { codec, expected: CodecId::MESSAGE_PACK }),
+    };
+    state.map_err(|error| MigrateError::Snapshot { state: type_name::<T>(), version, source: error.into() })
+}
+
 /// What an older version of a value becomes: [`From`], with an error message of its own.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
@@ -157,6 +199,13 @@ impl<Old, T: From<Old>> MadeFrom<Old> for T {
     fn made_from(old: Old) -> Self {
         old.into()
     }
+}
+
+/// What `old` is as the version after it.
+#[doc(hidden)]
+#[inline]
+pub fn made_from<New: MadeFrom<Old>, Old>(old: Old) -> New {
+    New::made_from(old)
 }
 
 /// Whether two types describe the same event; for constants.

@@ -32,6 +32,42 @@ use crate::{CodecId, DecodeError, EncodeError, RecordId};
 /// | `name` | what the log calls this type; it outlives the type's name and place in the code | required |
 /// | `version` | the shape of the payload, at least 1 | 1 |
 /// | `codec` | `"messagepack"`, `"json"`, `"bincode"` or `"protobuf"`; the last two need the feature of that name (`prost` for `protobuf`) | `"messagepack"` |
+/// | `upcast` | the type of the version before: older payloads are decoded as that, and made this by `From` | none |
+///
+/// # Older versions
+///
+/// The old type keeps its attribute and its codec, under another name, and the new one says what an old event means today:
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use via_backplane::{CodecId, Event};
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(name = "chat.posted", version = 1, codec = "json")]
+/// struct PostedV1 {
+///     body: String,
+/// }
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize, Event)]
+/// #[event(name = "chat.posted", version = 2, upcast = PostedV1)]
+/// struct Posted {
+///     from: Option<String>,
+///     body: String,
+/// }
+///
+/// impl From<PostedV1> for Posted {
+///     fn from(old: PostedV1) -> Self {
+///         Self { from: None, body: old.body }
+///     }
+/// }
+///
+/// let posted = Posted::decode(1, CodecId::JSON, br#"{"body":"hello"}"#)?;
+/// assert_eq!(posted, Posted { from: None, body: "hello".into() });
+/// # Ok::<(), via_backplane::DecodeError>(())
+/// ```
+///
+/// `PostedV1` may have an `upcast` itself, and then each version becomes the next one. The book's page on evolution says
+/// when a change needs a version.
 ///
 /// # Variants a binary does not know
 ///

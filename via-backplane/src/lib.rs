@@ -22,6 +22,7 @@ pub mod envelope;
 #[doc(hidden)]
 pub mod event;
 mod fold;
+pub mod golden;
 mod trace;
 
 mod engine;
@@ -45,7 +46,7 @@ pub use envelope::{Envelope, EnvelopeError};
 pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry, TooLarge};
 pub use event::{Event, EventId};
 pub use feed::{Feed, MAX_TOPIC_BYTES, Messages, PublishError, Topic};
-pub use fold::{Fold, Recorded};
+pub use fold::{Fold, FoldState, MigrateError, Recorded};
 pub use key::{Family, InvalidKey, Key, MAX_FAMILY_BYTES, MAX_INSTANCE_BYTES};
 pub use log::{
     Append, AppendId, Appended, Batch, Entries, Entry, EventLog, Expectation, Hole, MAX_APPEND_ID_BYTES,
@@ -57,11 +58,16 @@ pub use store::{CellKey, CellSelector, Change, Expected, MAX_CELL_KEY_BYTES, Sto
 pub use trace::TraceContext;
 /// Derives [`trait@Event`] for a struct or enum; the trait's page says how.
 pub use via_macros::Event;
+/// Says which version of a state an `impl Fold` is about, and what older ones are today; [`Fold`]'s page says how.
+pub use via_macros::state;
 
 // The book's examples are compiled and run with this crate's own.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/folds.md")]
 struct Folds;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/evolution.md")]
+struct Evolution;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/state.md")]
 struct State;

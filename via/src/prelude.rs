@@ -7,5 +7,5 @@ pub use serde::{Deserialize, Serialize};
 
 pub use crate::{
     App, Component, Cx, Event, Fold, Html, Page, Recorded, Setup, Signal, State, StateApp, StateAppEvents,
-    View,
+    View, state,
 };

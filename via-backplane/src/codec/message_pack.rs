@@ -27,18 +27,23 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for MessagePack {
     }
 
     fn decode(bytes: &[u8]) -> Result<T, DecodeError> {
-        if too_deep(bytes) {
-            return Err(DecodeError::TooDeep);
-        }
-        let mut deserializer = Deserializer::from_read_ref(bytes);
-        let value = T::deserialize(&mut deserializer)
-            .map_err(|error| DecodeError::payload(CodecId::MESSAGE_PACK, error))?;
-        // The deserializer does not say where it stands, but only at the end can it not read a marker. A `bool` is
-        // one marker: whatever follows, this neither allocates nor recurses.
-        match bool::deserialize(&mut deserializer) {
-            Err(Error::InvalidMarkerRead(_)) => Ok(value),
-            _ => Err(DecodeError::payload(CodecId::MESSAGE_PACK, "there are bytes after the value")),
-        }
+        decode(bytes)
+    }
+}
+
+/// As [`Codec::decode`], for types that are only ever read.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if too_deep(bytes) {
+        return Err(DecodeError::TooDeep);
+    }
+    let mut deserializer = Deserializer::from_read_ref(bytes);
+    let value = T::deserialize(&mut deserializer)
+        .map_err(|error| DecodeError::payload(CodecId::MESSAGE_PACK, error))?;
+    // The deserializer does not say where it stands, but only at the end can it not read a marker. A `bool` is
+    // one marker: whatever follows, this neither allocates nor recurses.
+    match bool::deserialize(&mut deserializer) {
+        Err(Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err(DecodeError::payload(CodecId::MESSAGE_PACK, "there are bytes after the value")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Derives for via. Private: use them through `via` or `via-backplane`.
 
 mod event;
+mod fold_state;
 mod home;
 mod state;
 
@@ -18,6 +19,18 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(AppEvent, attributes(event))]
 pub fn derive_app_event(input: TokenStream) -> TokenStream {
     event::derive(input.into(), Home::App).into()
+}
+
+/// Gives an `impl Fold` the version of its state and its migrations, for users of `via-backplane`.
+#[proc_macro_attribute]
+pub fn state(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    fold_state::expand(arguments.into(), item.into(), Home::Backplane).into()
+}
+
+/// Gives an `impl Fold` the version of its state and its migrations, for users of `via`.
+#[proc_macro_attribute]
+pub fn app_state(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    fold_state::expand(arguments.into(), item.into(), Home::App).into()
 }
 
 /// Binds each field of a component to its key: the field's name, or `#[state(key = "...")]`.

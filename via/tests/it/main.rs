@@ -2,5 +2,6 @@
 
 mod app;
 mod bad_input;
+mod evolution;
 mod frames;
 mod support;

@@ -87,19 +87,40 @@ fn a_prost_message_is_an_event() {
 }
 
 mod hygiene {
-    //! The derive means the standard library's names, whatever a user's module calls its own.
+    //! The macros mean the standard library's names, whatever a user's module calls its own.
     #![expect(dead_code, reason = "only their names matter")]
 
     struct Vec;
     struct Result;
     struct Codec;
     struct String;
+    struct From;
+    struct Ok;
     mod core {}
     mod std {}
 
     #[derive(serde::Serialize, serde::Deserialize, via_backplane::Event)]
-    #[event(name = "hygiene.checked")]
-    struct Checked {
+    #[event(name = "hygiene.checked", codec = "json")]
+    struct CheckedV1 {
         codec: u8,
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize, via_backplane::Event)]
+    #[event(name = "hygiene.checked", version = 2, upcast = CheckedV1)]
+    struct Checked {
+        codec: u16,
+    }
+
+    impl ::core::convert::From<CheckedV1> for Checked {
+        fn from(old: CheckedV1) -> Self {
+            Self { codec: old.codec.into() }
+        }
+    }
+
+    #[via_backplane::state(version = 2, migrate(1 = CheckedV1))]
+    impl via_backplane::Fold<Checked> for CheckedV1 {
+        fn fold(self, state: &mut Checked, _at: &via_backplane::Recorded) {
+            state.codec = self.codec.into();
+        }
     }
 }

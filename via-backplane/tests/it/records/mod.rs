@@ -3,5 +3,6 @@
 mod codecs;
 mod derive;
 mod envelope;
+mod evolution;
 mod golden;
 mod order;

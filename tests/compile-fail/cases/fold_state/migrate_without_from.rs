@@ -1,0 +1,19 @@
+use serde::{Deserialize, Serialize};
+use via_backplane::{Fold, Recorded, state};
+
+struct Shipped;
+
+#[derive(Deserialize)]
+struct OrdersV1(u32);
+
+#[derive(Default, Clone, Serialize, Deserialize)]
+struct Orders(u64);
+
+#[state(version = 2, migrate(1 = OrdersV1))]
+impl Fold<Orders> for Shipped {
+    fn fold(self, orders: &mut Orders, _at: &Recorded) {
+        orders.0 += 1;
+    }
+}
+
+fn main() {}
