@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use crate::{CodecId, DecodeError, EncodeError, RecordId};
 
 /// An immutable fact, as a user's type describes it.
@@ -164,8 +166,57 @@ impl fmt::Debug for EventId {
     }
 }
 
+/// A state may keep ids: text where people read it, the sixteen bytes elsewhere.
+impl Serialize for EventId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(self) } else { to.serialize_bytes(&self.0) }
+    }
+}
+
+impl<'de> Deserialize<'de> for EventId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() { from.deserialize_str(IdVisitor) } else { from.deserialize_bytes(IdVisitor) }
+    }
+}
+
+struct IdVisitor;
+
+impl de::Visitor<'_> for IdVisitor {
+    type Value = EventId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the id of an event, a UUID")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<EventId, E> {
+        uuid::Uuid::try_parse(text).map(|uuid| EventId(uuid.into_bytes())).map_err(E::custom)
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<EventId, E> {
+        bytes.try_into().map(EventId).map_err(|_| E::invalid_length(bytes.len(), &self))
+    }
+}
+
 impl From<EventId> for RecordId {
     fn from(id: EventId) -> Self {
         Self(id.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_in_a_state_is_read_back_from_every_codec() {
+        let id = EventId([7; 16]);
+        let json = serde_json::to_string(&id).expect("an id is text");
+        assert_eq!(json, "\"07070707-0707-0707-0707-070707070707\"");
+        assert_eq!(serde_json::from_str::<EventId>(&json).expect("it was just written"), id);
+        let bytes = rmp_serde::to_vec_named(&id).expect("an id is bytes");
+        assert_eq!(bytes.len(), 18);
+        assert_eq!(rmp_serde::from_slice::<EventId>(&bytes).expect("it was just written"), id);
+        assert!(rmp_serde::from_slice::<EventId>(&bytes[..17]).is_err());
+        assert!(serde_json::from_str::<EventId>("\"no id\"").is_err());
     }
 }

@@ -2,12 +2,16 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Key;
 
 /// Where a record stands in its family's log.
 ///
-/// Opaque and strictly increasing within a family, **not** contiguous. [`Offset::BEGIN`] is before the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// Opaque and strictly increasing within a family, **not** contiguous. [`Offset::BEGIN`] is before the first. A state may
+/// keep offsets: it is a number in a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Offset(pub u64);
 
 impl Offset {

@@ -107,6 +107,8 @@ pub struct Rules {
     pub compare_record_ids: bool,
     /// §1: an expectation is of the epoch its value was folded in; without it, of whichever epoch the log has.
     pub expect_epochs: bool,
+    /// §2: a load looks whether the key's floor is above what it began with.
+    pub check_floors: bool,
     /// §6: finding my own nonce after an unknown outcome is success.
     pub resolve_by_nonce: bool,
     /// §6: an update that may have happened is reported, never re-run.
@@ -122,6 +124,7 @@ impl Rules {
         compare_epochs: true,
         compare_record_ids: true,
         expect_epochs: true,
+        check_floors: true,
         resolve_by_nonce: true,
         report_unknown_updates: true,
         repeat_only_with_id: true,

@@ -143,6 +143,15 @@ impl<E, S> Events<E, S> {
         }
     }
 
+    /// Sets how many records of a key of this family are folded between two snapshots of it, for all handles of this pod.
+    ///
+    /// A snapshot writes the whole state: choose more for a large one.
+    #[must_use]
+    pub fn snapshot_interval(self, records: u64) -> Self {
+        self.family.set_snapshot_interval(records.max(1));
+        self
+    }
+
     /// Every record up to this one is folded and published on this pod.
     #[must_use]
     pub fn covered(&self) -> Cursor {

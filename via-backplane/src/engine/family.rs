@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     marker::PhantomData,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +36,8 @@ pub(super) struct Family<E, S> {
     pub(super) metrics: OfFamily,
     instances: RwLock<Instances<S>>,
     wants: Wants<S>,
+    /// Records between two snapshots of a key; 0: none are written.
+    snapshot_interval: AtomicU64,
     event: PhantomData<fn(E)>,
 }
 
@@ -62,7 +67,7 @@ pub(super) struct Progress {
 }
 
 impl<E, S> Family<E, S> {
-    pub(super) fn new(name: crate::Family) -> Self {
+    pub(super) fn new(name: crate::Family, snapshot_interval: u64) -> Self {
         Self {
             progress: watch::Sender::new(Progress {
                 covered: Cursor::begin(Epoch::default()),
@@ -77,10 +82,20 @@ impl<E, S> Family<E, S> {
                 sweep_at: VACANT_INSTANCES,
                 halt: None,
             }),
+            snapshot_interval: AtomicU64::new(snapshot_interval),
             wants: Wants { asked: Mutex::default(), came: Notify::new() },
             event: PhantomData,
             name,
         }
+    }
+
+    /// How many records of a key are folded between two snapshots of it.
+    pub(super) fn snapshot_interval(&self) -> u64 {
+        self.snapshot_interval.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_snapshot_interval(&self, records: u64) {
+        self.snapshot_interval.store(records, Ordering::Relaxed);
     }
 
     /// Asks for a value, unless it is here or on its way.
@@ -212,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_instance_is_forgotten_only_when_nobody_holds_or_watches_it() {
-        let family = Family::<(), u32>::new(crate::Family::new("rooms").expect("a valid name"));
+        let family = Family::<(), u32>::new(crate::Family::new("rooms").expect("a valid name"), 64);
         let room = |n: usize| Key::instance(&family.name, n.to_string()).expect("a valid name");
         let held = family.projection(&room(0));
         let mut watched = family.projection(&room(1)).changes();

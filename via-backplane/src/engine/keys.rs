@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rapidhash::fast::RandomState;
 
-use super::projection::Copies;
+use super::{projection::Copies, saving::Saving};
 use crate::{Key, Offset, OwnedRecord, Stored};
 
 /// Records that may be kept for one key while it is being loaded; beyond that its load goes another round.
@@ -45,6 +45,7 @@ pub(super) struct Keyed<S> {
     pub(super) halted: bool,
     /// A copy is being made off the fold path.
     pub(super) copying: bool,
+    pub(super) saving: Saving,
     touched: bool,
 }
 
@@ -168,6 +169,7 @@ impl<S> Keyed<S> {
             complete_to: Offset::BEGIN,
             halted: false,
             copying: false,
+            saving: Saving::default(),
             touched: false,
         }
     }

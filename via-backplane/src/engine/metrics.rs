@@ -20,6 +20,12 @@ pub(crate) const EVENTS_UNDECODABLE: &str = "via_events_undecodable_total";
 pub(crate) const EVENTS_FORWARD_INCOMPATIBLE: &str = "via_events_forward_incompatible_total";
 pub(crate) const EVENTS_EPOCH_RESET: &str = "via_events_epoch_reset_total";
 pub(crate) const EVENTS_COMPACTION_GAP_HALT: &str = "via_events_compaction_gap_halt_total";
+pub(crate) const FOLD_DIVERGENCE: &str = "via_fold_divergence_total";
+pub(crate) const SNAPSHOT_WRITTEN: &str = "via_snapshot_written_total";
+pub(crate) const SNAPSHOT_BYTES: &str = "via_snapshot_bytes";
+pub(crate) const SNAPSHOT_FAILURES: &str = "via_snapshot_failures_total";
+pub(crate) const SNAPSHOT_UNUSABLE: &str = "via_snapshot_unusable_total";
+pub(crate) const SNAPSHOT_UNBRIDGEABLE: &str = "via_snapshot_unbridgeable_halt_total";
 pub(crate) const CELL_UPDATES: &str = "via_cell_updates_total";
 pub(crate) const CELL_CONFLICTS: &str = "via_cell_conflicts_total";
 pub(crate) const CELL_UNDECODABLE: &str = "via_cell_undecodable_total";
@@ -140,6 +146,32 @@ pub const CATALOGUE: &[Metric] = &[
         "keys halted because records are gone that no snapshot covers",
     ),
     Metric::new(
+        FOLD_DIVERGENCE,
+        Kind::Counter,
+        &["family"],
+        "times this pod's value was not what another fold of the same records gave",
+    ),
+    Metric::new(SNAPSHOT_WRITTEN, Kind::Counter, &["family"], "snapshots this pod has written"),
+    Metric::new(SNAPSHOT_BYTES, Kind::Gauge, &["family"], "size of the last snapshot this pod has written"),
+    Metric::new(
+        SNAPSHOT_FAILURES,
+        Kind::Counter,
+        &["family"],
+        "snapshots this pod could not write; the next attempt follows by itself",
+    ),
+    Metric::new(
+        SNAPSHOT_UNUSABLE,
+        Kind::Counter,
+        &["family"],
+        "snapshots this pod could not use: damaged, of another type, or of a version it does not migrate",
+    ),
+    Metric::new(
+        SNAPSHOT_UNBRIDGEABLE,
+        Kind::Counter,
+        &["family"],
+        "keys halted because no migration reads the snapshot that covers what was compacted",
+    ),
+    Metric::new(
         CELL_UPDATES,
         Kind::Counter,
         &["outcome"],
@@ -201,6 +233,11 @@ pub(crate) struct OfFamily {
     pub(crate) epoch_reset: Counter,
     pub(crate) gap_halt: Counter,
     pub(crate) append_seconds: Histogram,
+    pub(crate) divergence: Counter,
+    pub(crate) snapshots_written: Counter,
+    pub(crate) snapshot_bytes: Gauge,
+    pub(crate) snapshot_failures: Counter,
+    pub(crate) unbridgeable: Counter,
 }
 
 impl OfFamily {
@@ -219,6 +256,11 @@ impl OfFamily {
             epoch_reset: counter!(EVENTS_EPOCH_RESET, "family" => label.clone()),
             gap_halt: counter!(EVENTS_COMPACTION_GAP_HALT, "family" => label.clone()),
             append_seconds: histogram!(APPEND_SECONDS, "family" => label.clone()),
+            divergence: counter!(FOLD_DIVERGENCE, "family" => label.clone()),
+            snapshots_written: counter!(SNAPSHOT_WRITTEN, "family" => label.clone()),
+            snapshot_bytes: gauge!(SNAPSHOT_BYTES, "family" => label.clone()),
+            snapshot_failures: counter!(SNAPSHOT_FAILURES, "family" => label.clone()),
+            unbridgeable: counter!(SNAPSHOT_UNBRIDGEABLE, "family" => label.clone()),
             label,
         }
     }

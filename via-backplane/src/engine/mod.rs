@@ -17,17 +17,15 @@ mod map_store;
 pub mod metrics;
 mod missed;
 mod momentum;
+mod notes;
 mod owned_cell;
 mod projection;
 mod projector;
 mod reach;
 mod registry;
 mod retry;
+mod saving;
 mod settings;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the projector takes snapshots with the commits that follow")
-)]
 mod snapshots;
 mod supervisor;
 mod tail;
@@ -51,7 +49,7 @@ pub use registry::RegisterError;
 use settings::Settings;
 pub use supervisor::{Fault, JobError, OnError, OnStop, Stop, Supervisor};
 
-use crate::{Backplane, CellKey, Event, Fold, Key};
+use crate::{Backplane, CellKey, Event, Fold, FoldState, Key};
 
 /// A pod's engine over a backplane: folds events into state, keeps cells, and runs what must run beside them.
 ///
@@ -109,6 +107,17 @@ impl Core {
         self.supervisor.offload(name, copy).await
     }
 
+    /// The snapshots of a key.
+    pub(crate) fn snapshots(&self, key: &Key) -> snapshots::Snapshots<'_> {
+        let (store, max_cell) = (self.backplane.store(), self.backplane.limits().max_cell);
+        snapshots::Snapshots::of(store, &*self.ambient.entropy, key, max_cell, self.settings.rollback_window)
+    }
+
+    /// Counts a snapshot that this pod could not use.
+    pub(crate) fn snapshot_unusable(&self, key: &Key) {
+        ::metrics::counter!(metrics::SNAPSHOT_UNUSABLE, "family" => key.family().as_str().to_owned()).increment(1);
+    }
+
     /// True once in so many calls of one thread.
     pub(crate) fn times_this_one(&self, one_in: u32) -> bool {
         thread_local! {
@@ -154,6 +163,40 @@ impl Builder {
     /// Draws ids and jitter from this source.
     pub fn entropy(mut self, entropy: impl Entropy) -> Self {
         self.ambient.entropy = Arc::new(entropy);
+        self
+    }
+
+    /// How many records of a key are folded between two snapshots of it; 64 unless set here, or for the key with
+    /// [`Events::snapshot_interval`].
+    pub fn snapshot_interval(mut self, records: u64) -> Self {
+        self.settings.snapshot_interval = records.max(1);
+        self
+    }
+
+    /// The least time between two snapshots of a key, so that a busy one does not write them all the time; one second unless set.
+    pub fn snapshot_pause(mut self, pause: Duration) -> Self {
+        self.settings.snapshot_pause = pause;
+        self
+    }
+
+    /// How long the last snapshot of a previous state version is kept, for a deploy that is rolled back; 24 hours unless set.
+    pub fn rollback_window(mut self, window: Duration) -> Self {
+        self.settings.rollback_window = window;
+        self
+    }
+
+    /// How long it is public that records may be dropped before they are, the same on every pod; a minute unless set.
+    ///
+    /// It has to be longer than any answer of the store may be out of date. A pod that was paused for longer loads what it missed
+    /// from snapshots.
+    pub fn compaction_grace(mut self, grace: Duration) -> Self {
+        self.settings.compaction_grace = grace;
+        self
+    }
+
+    /// Drops no record that a snapshot covers: the log grows for ever, and everything can be folded from its beginning.
+    pub fn keep_history(mut self) -> Self {
+        self.settings.compacts = false;
         self
     }
 
@@ -211,7 +254,7 @@ impl Engine {
     pub fn events<E, S>(&self, name: &str) -> Result<Events<E, S>, RegisterError>
     where
         E: Event + Fold<S>,
-        S: Default + Clone + Send + Sync + 'static,
+        S: FoldState,
     {
         self.events_at(name, std::any::type_name::<E>())
     }
@@ -223,9 +266,10 @@ impl Engine {
     pub fn events_at<E, S>(&self, name: &str, place: &'static str) -> Result<Events<E, S>, RegisterError>
     where
         E: Event + Fold<S>,
-        S: Default + Clone + Send + Sync + 'static,
+        S: FoldState,
     {
-        let (family, is_new) = self.core.registry.family::<E, S>(name, place)?;
+        let interval = self.core.settings.snapshot_interval;
+        let (family, is_new) = self.core.registry.family::<E, S>(name, place, interval)?;
         if is_new {
             let projector = projector::Projector::new(self.core.clone(), family.clone());
             self.core

@@ -130,11 +130,26 @@ pub enum HaltReason {
         /// The key's floor.
         floor: Offset,
     },
+    /// Records were compacted away, and no migration makes this binary's state of the snapshot that covers them.
+    Unbridgeable {
+        /// Which function to write, or what the one there is does wrong.
+        message: String,
+    },
+    /// Records were compacted away, and a newer binary wrote the snapshot that covers them.
+    NewerState {
+        /// Which version, and the newest this binary knows.
+        message: String,
+    },
     /// A record this pod has folded is gone from the log, and no compaction explains it.
     Lost,
 }
 
 impl HaltReason {
+    /// Whether a snapshot that somebody writes may end it.
+    pub(crate) fn ends_with_a_snapshot(&self) -> bool {
+        matches!(self, Self::Compacted { .. } | Self::Unbridgeable { .. } | Self::NewerState { .. })
+    }
+
     /// The value of the `reason` label in metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -143,6 +158,8 @@ impl HaltReason {
             Self::UnknownEvent { .. } => "unknown_event",
             Self::Panicked { .. } => "panicked",
             Self::Compacted { .. } => "compacted",
+            Self::Unbridgeable { .. } => "unbridgeable",
+            Self::NewerState { .. } => "newer_state",
             Self::Lost => "lost",
         }
     }
@@ -164,6 +181,7 @@ impl fmt::Display for HaltReason {
             Self::Compacted { floor } => {
                 write!(f, "records below {floor} were compacted and no snapshot covers them")
             }
+            Self::Unbridgeable { message } | Self::NewerState { message } => f.write_str(message),
             Self::Lost => {
                 f.write_str("a record that was folded is gone from the log and no compaction explains it")
             }

@@ -4,6 +4,7 @@
 //! that nobody has asked for are passed over. Handlers are synchronous; only [`Projector::try_tail`] awaits.
 
 mod loading;
+mod saves;
 mod taking;
 
 use std::{convert::Infallible, sync::Arc};
@@ -21,7 +22,7 @@ use super::{
     tail::Tail,
 };
 use crate::{
-    BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, Head, Key, Offset, RecordId,
+    BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, FoldState, Head, Key, Offset, RecordId,
     Resume, Selector,
 };
 use loading::Job;
@@ -53,6 +54,8 @@ pub(super) struct Projector<E, S> {
     jobs: FuturesUnordered<BoxFuture<'static, Job<S>>>,
     /// Values that were asked for and are not being loaded yet.
     queue: loading::Queue<S>,
+    /// Snapshots that are due.
+    saves: saves::Saves,
     /// Where eviction looks next.
     hand: usize,
     /// The slot of the record that is being decoded, by code that may be the user's.
@@ -81,7 +84,7 @@ impl From<BackendError> for Ended {
 impl<E, S> Projector<E, S>
 where
     E: Event + Fold<S>,
-    S: Default + Clone + Send + Sync + 'static,
+    S: FoldState,
 {
     pub(super) fn new(core: Core, family: Arc<Family<E, S>>) -> Self {
         Self {
@@ -97,6 +100,7 @@ where
             lag: Lag::default(),
             jobs: FuturesUnordered::new(),
             queue: loading::Queue::default(),
+            saves: saves::Saves::default(),
             hand: 0,
             decoding: None,
             events: Vec::new(),
@@ -172,6 +176,7 @@ where
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
                 () = family.wanted() => {}
+                () = self.saves.due() => self.start_saves(),
                 item = momentum.next(&mut records), if self.has_room() => {
                     let batch = item.unwrap_or_else(|| Err(silent_end()))?;
                     momentum.gain(&batch);

@@ -112,6 +112,7 @@ impl Registry {
         &self,
         name: &str,
         place: &'static str,
+        snapshot_interval: u64,
     ) -> Result<(Arc<Family<E, S>>, bool), RegisterError>
     where
         E: Event + Fold<S>,
@@ -128,7 +129,7 @@ impl Registry {
             return Err(cell.differs::<(E, S)>(name, place));
         }
         let key = crate::Family::new(name).map_err(|source| invalid(name, place, source))?;
-        let family = Arc::new(Family::<E, S>::new(key));
+        let family = Arc::new(Family::<E, S>::new(key, snapshot_interval));
         let declaration = Declaration { place, type_name: type_name::<(E, S)>(), state: family.clone() as _ };
         declared.families.insert(name.to_owned(), declaration);
         Ok((family, true))

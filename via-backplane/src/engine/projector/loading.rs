@@ -1,22 +1,28 @@
 //! Which keys are here: loading what was asked for, and letting go of what nobody reads.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::Projector;
 use crate::{
-    Batch, Cursor, Epoch, Event, Fold, Offset, OwnedRecord,
+    Batch, Cursor, Epoch, Event, Fold, FoldState, Key, Offset, OwnedRecord,
     engine::{
         family::Recent,
         keys::{Buffer, KeyId, Keyed},
-        loader::{Load, Loaded},
+        loader::{Findings, Load, Loaded, Origin},
         missed,
         projection::{Copies, Halt, HaltReason, Panicked, Projection, Published},
+        saving::{Saved, Saving},
+        snapshots::Hold,
         supervisor::{JobError, OnStop},
     },
 };
 
 /// Values that are loaded at the same time.
 const MAX_LOADS: usize = 64;
+/// How long a key rests that has no value for want of a snapshot.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// How long a load waits that found another log than the tail has.
+const DOUBT: Duration = Duration::from_millis(20);
 /// Places that eviction looks at each time a value was loaded.
 const LOOKS: usize = 64;
 
@@ -37,14 +43,20 @@ impl<S> Default for Queue<S> {
 pub(super) enum Job<S> {
     /// A fresh copy of the published value, or why there is none.
     Copied { key: KeyId, copy: Result<Published<S>, String> },
-    /// A value from the log, or why there is none.
-    Loaded { key: KeyId, loaded: Result<Loaded<S>, String> },
+    /// A value from the log and what was found on the way, or why there is none.
+    Loaded { key: KeyId, loaded: Result<(Loaded<S>, Findings), String> },
+    /// A snapshot that was due, of so many records.
+    Saved { key: KeyId, saved: Saved, since: u64 },
+    /// An undecodable record is kept from being dropped, or need not be.
+    Held { key: KeyId, offset: Offset, hold: Option<Hold> },
+    /// A key that has no value for want of a snapshot is tried again.
+    Again { key: KeyId },
 }
 
 impl<E, S> Projector<E, S>
 where
     E: Event + Fold<S>,
-    S: Default + Clone + Send + Sync + 'static,
+    S: FoldState,
 {
     /// Starts to load what was asked for, as far as there is room.
     ///
@@ -93,26 +105,26 @@ where
                 self.use_loaded(key, loaded);
                 self.evict();
             }
+            Job::Saved { key, saved, since } => self.use_saved(key, saved, since),
+            Job::Held { key, offset, hold } => self.use_held(key, offset, hold),
+            Job::Again { key } => self.try_again(key),
         }
         self.publish();
         self.keys.announce_touched();
     }
 
     /// Shows what was loaded, with what came since.
-    fn use_loaded(&mut self, id: KeyId, loaded: Result<Loaded<S>, String>) {
+    fn use_loaded(&mut self, id: KeyId, loaded: Result<(Loaded<S>, Findings), String>) {
         let Some(keyed) = self.keys.get_mut(id) else { return };
         let key = keyed.copies.shared.key.clone();
-        let mut loaded = match loaded {
-            Ok(loaded) => loaded,
+        let (mut loaded, findings) = loaded.unwrap_or_else(|message| {
             // Neither the fold nor a decoder, whose panics are told apart from this.
-            Err(message) => Loaded::none(self.cursor.epoch, HaltReason::Panicked { message }),
-        };
-        for (offset, error) in loaded.skipped.drain(..) {
-            self.skip(&key, offset, &error);
-        }
+            let halt = Halt { at: Offset::BEGIN, reason: HaltReason::Panicked { message } };
+            (Loaded::none(self.cursor.epoch, halt), Findings::default())
+        });
         if loaded.epoch != self.cursor.epoch && self.core.ambient.rules().compare_epochs {
             // One of the two knows a log that is no more. The tail finds out which; until then it is asked again.
-            return self.load(id, Load::of(key).after_a_pause());
+            return self.load(id, Load::of(key).after(DOUBT));
         }
         let keyed = self.keys.get_mut(id).expect("it was there a moment ago");
         let buffer = keyed.loading.take();
@@ -127,13 +139,65 @@ where
         };
         let was_halted = std::mem::replace(&mut keyed.halted, loaded.halt.is_some());
         keyed.complete_to = loaded.complete_to;
+        let header = match &loaded.origin {
+            Origin::Snapshot(header) => Some(header),
+            Origin::Genesis => None,
+        };
+        keyed.saving = Saving::after_load(header, 0, findings);
+        let before = keyed.copies.shared.halted();
         self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone());
         self.keys.touch(id);
-        match loaded.halt {
-            Some(halt) if !was_halted => self.tell_of_halt(id, &halt),
-            Some(_) => {}
-            None => self.fold_kept(records),
+        for (offset, error) in std::mem::take(&mut loaded.skipped) {
+            self.skip(id, offset, &error);
         }
+        match loaded.halt {
+            Some(halt) => {
+                if !was_halted {
+                    self.tell_of_halt(id, &halt);
+                }
+                self.try_again_later(id, &halt);
+            }
+            None => {
+                if let Some(before) = before {
+                    self.tell_of_recovery(&key, &before);
+                }
+                self.count_folded(id, loaded.folded as usize);
+                self.fold_kept(records);
+            }
+        }
+    }
+
+    /// A key whose records are gone has a value again once somebody has written a snapshot that this binary reads.
+    fn try_again_later(&mut self, key: KeyId, halt: &Halt) {
+        if halt.reason.ends_with_a_snapshot() {
+            self.jobs.push(Box::pin(async move {
+                tokio::time::sleep(TRY_AGAIN).await;
+                Job::Again { key }
+            }));
+        }
+    }
+
+    fn try_again(&mut self, id: KeyId) {
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        let projection = &keyed.copies.shared;
+        if projection.halted().is_some_and(|halt| halt.reason.ends_with_a_snapshot()) {
+            let key = projection.key.clone();
+            self.reload(id, Load::of(key));
+        }
+    }
+
+    /// Loads a key anew; what it shows stays until then.
+    pub(super) fn reload(&mut self, id: KeyId, load: Load<S>) {
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        if keyed.loading.is_none() {
+            keyed.loading = Some(Buffer::new());
+            self.load(id, load);
+        }
+    }
+
+    fn tell_of_recovery(&self, key: &Key, halt: &Halt) {
+        tracing::info!(%key, reason = %halt.reason, "the key is no longer halted on this pod");
+        self.family.metrics.halted(&halt.reason).decrement(1.0);
     }
 
     /// Folds records that were kept while their key was being loaded.
@@ -220,7 +284,8 @@ where
     fn may_go(&self, id: KeyId, most: usize) -> bool {
         let Some(keyed) = self.keys.get(id) else { return false };
         let projection = &keyed.copies.shared;
-        let is_busy = keyed.loading.is_some() || keyed.copying || !keyed.copies.is_settled();
+        let is_busy =
+            keyed.loading.is_some() || keyed.copying || keyed.saving.is_running || !keyed.copies.is_settled();
         // A halted key is what an operator looks for, so it goes only where there are far too many.
         let is_kept = keyed.halted && self.keys.len() <= most.saturating_mul(2);
         let is_plain = projection.key.instance_name().is_none();
@@ -251,6 +316,7 @@ where
         self.waiting = missed::Load::default();
         self.jobs.clear();
         self.queue.loads = 0;
+        self.saves.clear();
         *self.family.recent.lock() = Recent::default();
         // First nothing is shown, then there is nothing to show: readers must not see the values begin anew.
         self.family.publish(self.cursor, self.generation, false);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Ended, Projector};
 use crate::{
-    Batch, Cursor, Event, Fold, Hole, Key, Offset, RecordId, Stored,
+    Batch, Cursor, Event, Fold, FoldState, Hole, Offset, RecordId, Stored,
     engine::{
         decode::{Problem, Undecodable, decode, identity},
         keys::KeyId,
@@ -27,7 +27,7 @@ pub(super) struct OpenRun {
 impl<E, S> Projector<E, S>
 where
     E: Event + Fold<S>,
-    S: Default + Clone + Send + Sync + 'static,
+    S: FoldState,
 {
     /// Folds a batch, publishes it, and wakes readers.
     pub(super) fn take(&mut self, batch: &Batch) -> Result<(), Ended> {
@@ -137,7 +137,7 @@ where
 
     fn meet_problem(&mut self, key: KeyId, record: &Stored<'_>, problem: Problem) {
         match problem {
-            Problem::Undecodable(error) => self.skip(record.key, record.offset, &error),
+            Problem::Undecodable(error) => self.skip(key, record.offset, &error),
             Problem::Newer { name, version } => {
                 self.halt(
                     key,
@@ -150,25 +150,33 @@ where
         }
     }
 
-    pub(super) fn skip(&mut self, key: &Key, offset: Offset, error: &Undecodable) {
-        if !self.family.undecodable.lock().note(key, offset) {
-            return;
+    /// Passes over a record that does not decode: its key's value is no longer for others, and nobody may drop the record.
+    pub(super) fn skip(&mut self, id: KeyId, offset: Offset, error: &Undecodable) {
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        keyed.saving.skip(offset);
+        if self.family.undecodable.lock().note(&keyed.copies.shared.key, offset) {
+            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(key = %keyed.copies.shared.key, %offset, %error, cause, "an undecodable record was skipped");
+            self.family.metrics.undecodable.increment(1);
         }
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        tracing::error!(%key, %offset, %error, cause, "an undecodable record was skipped");
-        self.family.metrics.undecodable.increment(1);
+        self.hold(id, offset);
     }
 
     /// Folds what a run has gathered.
     fn close(&mut self, batch: &Batch, run: Option<OpenRun>) {
         let Some(open) = run else { return };
         let run = Run { batch, first_slot: open.first_slot, last_slot: open.last_slot };
+        let records = self.events.len();
         let keyed = self.keys.get_mut(open.key).expect("no key leaves while a batch is taken");
         match keyed.copies.fold(run, &mut self.events) {
-            Folded::Published => self.keys.touch(open.key),
+            Folded::Published => {
+                self.keys.touch(open.key);
+                self.count_folded(open.key, records);
+            }
             Folded::Held(load) => {
                 self.waiting += load;
                 self.want_copy(open.key);
+                self.count_folded(open.key, records);
             }
             Folded::Panicked(panicked) => self.undo(open.key, panicked),
         }
@@ -203,10 +211,11 @@ where
         tracing::error!(key = %keyed.copies.shared.key, offset = %halt.at, reason = %halt.reason, "the key is halted on this pod");
         metrics.halted(&halt.reason).increment(1.0);
         match &halt.reason {
-            HaltReason::NewerVersion { .. } | HaltReason::UnknownEvent { .. } => {
+            HaltReason::NewerVersion { .. } | HaltReason::UnknownEvent { .. } | HaltReason::NewerState { .. } => {
                 metrics.forward_incompatible.increment(1);
             }
             HaltReason::Compacted { .. } => metrics.gap_halt.increment(1),
+            HaltReason::Unbridgeable { .. } => metrics.unbridgeable.increment(1),
             HaltReason::Panicked { .. } | HaltReason::Lost => {}
         }
     }

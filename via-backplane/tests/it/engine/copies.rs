@@ -12,7 +12,7 @@ use super::{PATIENCE, measures::Meter, note, notes, start, stop};
 /// Clones of every [`Counted`] in this process.
 static CLONES: AtomicUsize = AtomicUsize::new(0);
 
-#[derive(Default, Debug, PartialEq)]
+#[derive(Default, Debug, PartialEq, Serialize, Deserialize)]
 struct Counted {
     sum: u64,
     folds: u64,
@@ -131,7 +131,7 @@ proptest! {
 }
 
 /// A state that cannot be copied once it holds a 13.
-#[derive(Default, Debug)]
+#[derive(Default, Debug, Serialize, Deserialize)]
 struct Sealed(Vec<u64>);
 
 impl Clone for Sealed {

@@ -11,6 +11,7 @@ mod measures;
 mod outages;
 mod positions;
 mod registration;
+mod snapshots;
 mod replaced_logs;
 
 use std::{sync::Arc, time::Duration};

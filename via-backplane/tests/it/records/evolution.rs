@@ -234,7 +234,7 @@ fn stored_states_are_still_readable() {
         .check();
 }
 
-fn declare<E: Event + Fold<S>, S: Default + Clone + Send + Sync + 'static>(engine: &Engine) -> Events<E, S> {
+fn declare<E: Event + Fold<S>, S: via_backplane::FoldState>(engine: &Engine) -> Events<E, S> {
     engine.events("orders").expect("an upcaster's source claims no event name")
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use via_backplane::{Event, EventId, Fold, Offset, Recorded};
+use via_backplane::{Event, EventId, Fold, FoldState, Offset, Recorded};
 
 /// How many items a stock begins with.
 pub(crate) const STOCK: i64 = 12;
@@ -17,7 +17,7 @@ pub(crate) struct Tag {
 }
 
 /// One folded record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Line {
     pub(crate) offset: Offset,
     pub(crate) id: EventId,
@@ -38,7 +38,7 @@ pub(crate) trait Fact: Event + Fold<Self::Book> + Clone {
 }
 
 /// A state of the simulated app.
-pub(crate) trait Book: Default + Clone + PartialEq + std::fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Book: FoldState + PartialEq + std::fmt::Debug {
     /// What was folded, in order.
     fn lines(&self) -> &[Line];
     /// How the state breaks what its decisions guard, if it does.
@@ -52,7 +52,7 @@ pub(crate) struct Noted {
     pub(crate) tag: Tag,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notes {
     lines: Vec<Line>,
 }
@@ -99,7 +99,7 @@ pub(crate) enum Deed {
     Claimed(u8),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stock {
     pub(crate) left: i64,
     pub(crate) claimed: BTreeMap<u8, Tag>,

@@ -28,10 +28,14 @@ pub(crate) struct Record {
 
 impl<E: Fact> Log<E> {
     pub(crate) async fn read(world: &World, family: &str) -> Self {
+        Self::read_up_to(world, family, Offset(u64::MAX)).await
+    }
+
+    pub(crate) async fn read_up_to(world: &World, family: &str, up_to: Offset) -> Self {
         let family = Family::new(family).expect("a valid name");
         let selector = Selector::Family(family.clone());
-        let everything = ReadRange { after: Offset::BEGIN, up_to: Offset(u64::MAX), limit: usize::MAX };
-        let batch = world.memory.log().read(&selector, everything).await.expect("the memory is open");
+        let range = ReadRange { after: Offset::BEGIN, up_to, limit: usize::MAX };
+        let batch = world.memory.log().read(&selector, range).await.expect("the memory is open");
         let mut log = Self { family, records: Vec::new(), last: None, books: BTreeMap::new() };
         for stored in batch.iter() {
             let envelope = Envelope::decode(stored.bytes).expect("an engine wrote it");
@@ -49,6 +53,12 @@ impl<E: Fact> Log<E> {
             world.violation(format!("offsets of {} do not increase", log.family));
         }
         log
+    }
+
+    /// The last record of a key.
+    pub(crate) fn head(&self, key: &Key) -> Offset {
+        let last = self.records.iter().rev().find(|record| record.key == *key);
+        last.map_or(Offset::BEGIN, |record| record.offset)
     }
 
     /// What a key's records fold to.

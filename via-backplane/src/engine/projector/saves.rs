@@ -1,0 +1,194 @@
+//! Having snapshots written of what was folded.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Projector, loading::Job};
+use crate::{
+    Event, Fold, FoldState, Offset,
+    engine::{
+        keys::KeyId,
+        notes::{self, Note},
+        saving::{self, Saved},
+        snapshots::Hold,
+        supervisor::{JobError, OnStop},
+    },
+};
+
+/// Snapshots of one family that are written at the same time.
+const MAX_SAVES: usize = 4;
+/// How long a key rests whose snapshot could not be written.
+const REST: Duration = Duration::from_secs(5);
+
+/// The keys whose snapshots are due, each once, by when.
+#[derive(Default)]
+pub(super) struct Saves {
+    due: BTreeMap<(Instant, u64), KeyId>,
+    /// Tells apart what is due at the same time.
+    serial: u64,
+    running: usize,
+}
+
+impl Saves {
+    fn add(&mut self, at: Instant, key: KeyId) {
+        self.serial += 1;
+        self.due.insert((at, self.serial), key);
+    }
+
+    /// Waits until something is due and there is room for it. Cancel-safe.
+    pub(super) async fn due(&self) {
+        match self.due.first_key_value() {
+            Some(((at, _), _)) if self.running < MAX_SAVES => tokio::time::sleep_until(*at).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn next_due(&mut self, now: Instant) -> Option<KeyId> {
+        let first = self.due.first_entry().filter(|first| first.key().0 <= now)?;
+        Some(first.remove())
+    }
+
+    /// Forgets everything: what was folded is of a log that is no more.
+    pub(super) fn clear(&mut self) {
+        self.due.clear();
+        self.running = 0;
+    }
+}
+
+impl<E, S> Projector<E, S>
+where
+    E: Event + Fold<S>,
+    S: FoldState,
+{
+    /// Counts records that were folded, and puts their key in the queue once a snapshot is due.
+    pub(super) fn count_folded(&mut self, id: KeyId, records: usize) {
+        let interval = self.family.snapshot_interval();
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        keyed.saving.since += records as u64;
+        if keyed.saving.since >= interval && !keyed.saving.is_queued && !keyed.saving.is_running {
+            self.queue_save(id, Duration::ZERO);
+        }
+    }
+
+    fn queue_save(&mut self, id: KeyId, rest: Duration) {
+        let (now, pause) = (Instant::now(), self.core.settings.snapshot_pause);
+        let chance = self.core.ambient.seed();
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        keyed.saving.is_queued = true;
+        let at = keyed.saving.due(now, pause, chance).max(now + rest);
+        self.saves.add(at, id);
+    }
+
+    /// Starts what is due.
+    pub(super) fn start_saves(&mut self) {
+        let now = Instant::now();
+        while self.saves.running < MAX_SAVES {
+            let Some(id) = self.saves.next_due(now) else { return };
+            self.start_save(id, now);
+        }
+    }
+
+    fn start_save(&mut self, id: KeyId, now: Instant) {
+        let cursor = self.cursor;
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        keyed.saving.is_queued = false;
+        if keyed.halted || keyed.saving.is_dirty() {
+            // What a better binary, or an accepted loss, makes of it is saved after the load that finds it.
+            return;
+        }
+        let is_whole = keyed.loading.is_none() && keyed.copies.is_settled();
+        let held = keyed.copies.hold().filter(|held| is_whole && held.key_head.offset <= cursor.offset);
+        let Some(held) = held else {
+            // On its way, or ahead of the tail: soon.
+            return self.queue_save(id, self.core.settings.snapshot_pause);
+        };
+        let (plan, since) = (keyed.saving.begin(now), keyed.saving.since);
+        let (core, key) = (self.core.clone(), keyed.copies.shared.key.clone());
+        self.saves.running += 1;
+        let name = format!("snapshot {}", self.family.name);
+        self.jobs.push(Box::pin(async move {
+            let for_save = core.clone();
+            let job = async move { saving::save::<E, S>(&for_save, &key, held, cursor, plan).await };
+            match core.supervisor.run(name, OnStop::Drain, job).await {
+                Ok(saved) => Job::Saved { key: id, saved, since },
+                Err(JobError::Panicked(_)) => Job::Saved { key: id, saved: Saved::Failed, since },
+                // The engine stops, and this projector with it.
+                Err(JobError::Stopped) => std::future::pending().await,
+            }
+        }));
+    }
+
+    pub(super) fn use_saved(&mut self, id: KeyId, saved: Saved, since: u64) {
+        self.saves.running = self.saves.running.saturating_sub(1);
+        let metrics = &self.family.metrics;
+        match &saved {
+            Saved::Written { bytes, .. } => {
+                metrics.snapshots_written.increment(1);
+                metrics.snapshot_bytes.set(*bytes as f64);
+            }
+            Saved::Failed | Saved::Hopeless => metrics.snapshot_failures.increment(1),
+            Saved::Seen(_) | Saved::Claimed(_) | Saved::Displaces(_) => {}
+        }
+        let interval = self.family.snapshot_interval();
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        keyed.saving.end(&saved, since, Instant::now());
+        let is_due = keyed.saving.since >= interval;
+        let key = keyed.copies.shared.key.clone();
+        match saved {
+            Saved::Seen(seen) if seen.diverges => self.diverged(id),
+            Saved::Written { .. } => {}
+            _ => {}
+        }
+        if is_due {
+            let rest = if matches!(saved, Saved::Failed | Saved::Claimed(_)) { REST } else { Duration::ZERO };
+            self.queue_save(id, rest);
+        }
+    }
+
+    /// Another pod has folded the same records to something else: nobody knows who is right, so nothing is dropped any more.
+    fn diverged(&mut self, id: KeyId) {
+        let Some(keyed) = self.keys.get(id) else { return };
+        let (key, at) = (keyed.copies.shared.key.clone(), self.cursor);
+        tracing::error!(%key, offset = %at.offset, "this pod's value is not what another pod folded from the same records");
+        self.family.metrics.divergence.increment(1);
+        let core = self.core.clone();
+        self.core.supervisor.spawn(format!("hold {}", self.family.name), OnStop::Abort, |_| async move {
+            notes::tell(&core, &key, Note::Diverged, at.epoch, at.offset).await;
+            Ok(())
+        });
+    }
+
+    /// Keeps a record that this pod cannot decode from being dropped, and learns whether its loss was accepted.
+    pub(super) fn hold(&mut self, id: KeyId, offset: Offset) {
+        let Some(keyed) = self.keys.get(id) else { return };
+        let (core, key, epoch) = (self.core.clone(), keyed.copies.shared.key.clone(), self.cursor.epoch);
+        let name = format!("hold {}", self.family.name);
+        self.jobs.push(Box::pin(async move {
+            let for_hold = core.clone();
+            let job = async move { notes::tell(&for_hold, &key, Note::Undecodable, epoch, offset).await };
+            match core.supervisor.run(name, OnStop::Abort, job).await {
+                Ok(hold) => Job::Held { key: id, offset, hold },
+                Err(_) => std::future::pending().await,
+            }
+        }));
+    }
+
+    pub(super) fn use_held(&mut self, id: KeyId, offset: Offset, hold: Option<Hold>) {
+        let interval = self.family.snapshot_interval();
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        match hold {
+            Some(Hold::Accepted) => {
+                keyed.saving.accept(offset);
+                let is_due = keyed.saving.since >= interval && !keyed.saving.is_queued && !keyed.saving.is_running;
+                if is_due && !keyed.saving.is_dirty() {
+                    self.queue_save(id, Duration::ZERO);
+                }
+            }
+            Some(Hold::TooLate) => {
+                tracing::error!(key = %keyed.copies.shared.key, %offset, "an undecodable record may be compacted away: others could decode it");
+            }
+            Some(Hold::Held) | None => {}
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Snapshots of one key: when this pod writes one, and the writing itself, off the fold path.
+//!
+//! Every pod folds the same records, and one of them should write what they come to. The pod that wrote the last one writes the
+//! next as soon as it is due. Every other pod waits a while longer and looks whether it is there by then, so another one
+//! takes over when the writer is gone, and two that write at once lose nothing: the later one is superseded.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    Core,
+    loader::Findings,
+    projection::Published,
+    snapshots::{Draft, Generation, Header, Outcome, StateType},
+    supervisor::JobError,
+};
+use crate::{
+    BoxError, Codec as _, Cursor, Event, Fold, FoldState, Key, Offset, Retry, Selector, codec::MessagePack,
+};
+
+/// How long a claim is believed: longer than the chunks of any snapshot take to be written.
+const CLAIM_LASTS: Duration = Duration::from_secs(60);
+/// Skipped records of a key that are told apart; a key with more of them saves nothing until it is loaded anew.
+const MAX_SKIPPED: usize = 256;
+
+/// What is due of one key's snapshots on this pod.
+#[derive(Debug, Default)]
+pub(super) struct Saving {
+    /// Records folded since the last snapshot this pod knows of.
+    pub(super) since: u64,
+    /// The last record in that snapshot.
+    known: Offset,
+    /// Records this pod has skipped: the value is not what a better binary folds, so it is not for others.
+    skipped: Vec<Offset>,
+    /// More were skipped than are told apart.
+    skipped_too_many: bool,
+    /// This pod wrote that snapshot.
+    is_writer: bool,
+    pub(super) is_queued: bool,
+    pub(super) is_running: bool,
+    /// When this pod last tried.
+    tried: Option<Instant>,
+    findings: Findings,
+    claim: Option<(Generation, Instant)>,
+}
+
+/// What one attempt at a snapshot came to.
+#[derive(Debug)]
+pub(super) enum Saved {
+    /// This pod has written it.
+    Written { head: Offset, bytes: usize },
+    /// Somebody else has written one lately.
+    Seen(Seen),
+    /// Somebody else is writing.
+    Claimed(Generation),
+    /// Snapshots that are of another log, or damaged: the next attempt displaces them.
+    Displaces(Findings),
+    /// Not this time.
+    Failed,
+    /// Never: the state is too large, or does not encode.
+    Hopeless,
+}
+
+/// A snapshot somebody else has written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    head: Offset,
+    /// It is of the same record as this pod's value, and is another value.
+    pub(super) diverges: bool,
+}
+
+/// What an attempt needs to know.
+#[derive(Debug)]
+pub(super) struct Plan {
+    known: Offset,
+    is_writer: bool,
+    findings: Findings,
+    displaces: Generation,
+}
+
+impl Saving {
+    /// After a load, which folded so many records on top of a snapshot.
+    pub(super) fn after_load(header: Option<&Header>, folded: u64, findings: Findings) -> Self {
+        let known = header.map_or(Offset::BEGIN, |header| header.key_head.offset);
+        Self { since: folded, known, findings, ..Self::default() }
+    }
+
+    /// A record was skipped. Answers nothing is to be saved from now on.
+    pub(super) fn skip(&mut self, offset: Offset) {
+        if self.skipped.len() == MAX_SKIPPED {
+            self.skipped_too_many = true;
+        } else {
+            self.skipped.push(offset);
+        }
+    }
+
+    /// The loss of a skipped record was accepted: it counts as no event.
+    pub(super) fn accept(&mut self, offset: Offset) {
+        self.skipped.retain(|skipped| *skipped != offset);
+    }
+
+    pub(super) fn skipped(&self) -> &[Offset] {
+        &self.skipped
+    }
+
+    /// Whether the value lacks records that others may be able to decode.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.skipped_too_many || !self.skipped.is_empty()
+    }
+
+    /// When the next snapshot may be attempted: at most once per `pause`, and later by a random part of it where another pod
+    /// is likely to write it.
+    pub(super) fn due(&self, now: Instant, pause: Duration, chance: u64) -> Instant {
+        let rested = self.tried.map_or(now, |tried| now.max(tried + pause));
+        if self.is_writer {
+            return rested;
+        }
+        let part = (chance >> 11) as f64 / (1u64 << 53) as f64;
+        rested + pause + pause.mul_f64(part)
+    }
+
+    /// What an attempt that begins now goes by.
+    pub(super) fn begin(&mut self, now: Instant) -> Plan {
+        self.is_running = true;
+        let dead = self.claim.filter(|(_, since)| now.duration_since(*since) > CLAIM_LASTS);
+        Plan {
+            known: self.known,
+            is_writer: self.is_writer,
+            findings: self.findings.clone(),
+            displaces: dead.map_or(Generation(0), |(claim, _)| claim),
+        }
+    }
+
+    /// Notes what an attempt came to, after which `since` more records had been folded when it began.
+    pub(super) fn end(&mut self, saved: &Saved, since: u64, now: Instant) {
+        (self.is_running, self.tried) = (false, Some(now));
+        match saved {
+            Saved::Written { head, .. } => {
+                (self.is_writer, self.known, self.claim) = (true, *head, None);
+                self.findings = Findings::default();
+                self.since = self.since.saturating_sub(since);
+            }
+            Saved::Seen(seen) => {
+                (self.is_writer, self.known, self.claim) = (false, seen.head, None);
+                self.since = self.since.saturating_sub(since);
+            }
+            Saved::Claimed(claim) => {
+                self.is_writer = false;
+                if self.claim.is_none_or(|(known, _)| known != *claim) {
+                    self.claim = Some((*claim, now));
+                }
+            }
+            Saved::Displaces(findings) => self.findings.add(findings),
+            Saved::Failed => {}
+            // Not again before as many records have come as led to this attempt.
+            Saved::Hopeless => self.since = 0,
+        }
+    }
+}
+
+impl Findings {
+    fn add(&mut self, more: &Self) {
+        self.refuted.extend_from_slice(&more.refuted);
+        self.unreadable.extend_from_slice(&more.unreadable);
+    }
+}
+
+/// Writes a snapshot of a value, unless somebody else has lately.
+pub(super) async fn save<E, S>(
+    core: &Core,
+    key: &Key,
+    value: Arc<Published<S>>,
+    covered: Cursor,
+    plan: Plan,
+) -> Saved
+where
+    E: Event + Fold<S>,
+    S: FoldState,
+{
+    match try_save::<E, S>(core, key, value, covered, plan).await {
+        Ok(saved) => saved,
+        Err(error) => {
+            let cause = std::error::Error::source(&*error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%key, %error, cause, "no snapshot was written");
+            Saved::Failed
+        }
+    }
+}
+
+async fn try_save<E, S>(
+    core: &Core,
+    key: &Key,
+    value: Arc<Published<S>>,
+    covered: Cursor,
+    plan: Plan,
+) -> Result<Saved, BoxError>
+where
+    E: Event + Fold<S>,
+    S: FoldState,
+{
+    let snapshots = core.snapshots(key);
+    let key_head = value.key_head;
+    if !plan.is_writer
+        && let Some(held) = snapshots.manifest().await?
+        && let Some(current) = held.value.current().filter(|current| !plan.findings.distrusts(current.generation()))
+    {
+        let header = current.header();
+        if header.covered.epoch == covered.epoch && header.key_head.offset > plan.known {
+            return seen::<E, S>(core, header, key_head, value).await;
+        }
+    }
+    let bytes = match encode(core, value).await? {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(%key, %error, "the state cannot be encoded, so the key has no snapshots");
+            return Ok(Saved::Hopeless);
+        }
+    };
+    let draft = Draft {
+        covered,
+        key_head,
+        state: StateType { name: E::NAME.to_owned(), version: E::STATE_VERSION },
+        bytes,
+        refuted: plan.findings.refuted,
+        unreadable: plan.findings.unreadable,
+        clears_holds_up_to: Some(covered.offset),
+        displaces: plan.displaces,
+    };
+    match snapshots.write(&draft).await {
+        Ok(Outcome::Written { bytes, .. }) => Ok(Saved::Written { head: key_head.offset, bytes }),
+        Ok(Outcome::Superseded { by }) => {
+            let digest = blake3::hash(&draft.bytes);
+            let is_same_place = by.key_head == key_head && by.state == draft.state;
+            let diverges = is_same_place && by.digest[..] != digest.as_bytes()[..];
+            Ok(Saved::Seen(Seen { head: by.key_head.offset, diverges }))
+        }
+        Ok(Outcome::Claimed { by }) => Ok(Saved::Claimed(by)),
+        Ok(Outcome::LostClaim) => Ok(Saved::Failed),
+        Ok(Outcome::Foreign { generation, .. }) => {
+            // One of the two is of a log that is no more; the log itself knows which.
+            let head = core.backplane.log().head(&Selector::Key(key.clone())).await?;
+            let mut findings = Findings::default();
+            if head.epoch == covered.epoch {
+                findings.refuted.push(generation);
+            }
+            Ok(Saved::Displaces(findings))
+        }
+        Err(super::snapshots::WriteError::Unreadable { generation, source }) => {
+            tracing::error!(%key, %generation, error = %source, "a snapshot was written and cannot be read back");
+            core.snapshot_unusable(key);
+            Ok(Saved::Displaces(Findings { unreadable: vec![generation], ..Findings::default() }))
+        }
+        Err(error) if error.retry() == Retry::Never => {
+            tracing::error!(%key, %error, "the key has no snapshots");
+            Ok(Saved::Hopeless)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Compares a snapshot of somebody else with this pod's value, where they are of the same record.
+async fn seen<E, S>(core: &Core, header: Header, key_head: Cursor, value: Arc<Published<S>>) -> Result<Saved, BoxError>
+where
+    E: Event + Fold<S>,
+    S: FoldState,
+{
+    let is_comparable = header.key_head == key_head && header.state.version == E::STATE_VERSION;
+    let mut diverges = false;
+    if is_comparable && let Ok(bytes) = encode(core, value).await? {
+        diverges = header.digest[..] != blake3::hash(&bytes).as_bytes()[..];
+    }
+    Ok(Saved::Seen(Seen { head: header.key_head.offset, diverges }))
+}
+
+/// A state's bytes, computed off the fold path.
+async fn encode<S: FoldState>(core: &Core, value: Arc<Published<S>>) -> Result<Result<Bytes, String>, JobError> {
+    let encode = move || {
+        let mut bytes = Vec::new();
+        MessagePack::encode(&value.state, &mut bytes).map(|()| Bytes::from(bytes)).map_err(|error| error.to_string())
+    };
+    core.copy("encode a state".to_owned(), encode).await
+}
+
+impl Findings {
+    fn distrusts(&self, generation: Generation) -> bool {
+        self.refuted.contains(&generation) || self.unreadable.contains(&generation)
+    }
+}
