@@ -2,9 +2,14 @@
 
 mod ambient;
 mod append;
+#[cfg(test)]
+#[allow(dead_code, reason = "a bench shows more than the tests of one module look at")]
+mod bench;
 mod cell;
 mod cells;
 mod changes;
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing is announced or pinned yet"))]
+mod control;
 mod decide;
 mod decode;
 mod events;
