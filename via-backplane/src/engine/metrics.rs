@@ -18,6 +18,10 @@ pub(crate) const EVENTS_UNDECODABLE: &str = "via_events_undecodable_total";
 pub(crate) const EVENTS_FORWARD_INCOMPATIBLE: &str = "via_events_forward_incompatible_total";
 pub(crate) const EVENTS_EPOCH_RESET: &str = "via_events_epoch_reset_total";
 pub(crate) const EVENTS_COMPACTION_GAP_HALT: &str = "via_events_compaction_gap_halt_total";
+pub(crate) const COMPACTED: &str = "via_compaction_keys_total";
+pub(crate) const COMPACTION_CEILING: &str = "via_compaction_ceiling";
+pub(crate) const COMPACTION_FAILURES: &str = "via_compaction_failures_total";
+pub(crate) const COMPACTION_POSTPONED: &str = "via_compaction_postponed_total";
 pub(crate) const CELL_UPDATES: &str = "via_cell_updates_total";
 pub(crate) const CELL_CONFLICTS: &str = "via_cell_conflicts_total";
 pub(crate) const CELL_UNDECODABLE: &str = "via_cell_undecodable_total";
@@ -129,6 +133,25 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Counter,
         &["family"],
         "keys halted because records are gone that no snapshot covers",
+    ),
+    Metric::new(
+        COMPACTION_CEILING,
+        Kind::Gauge,
+        &["family"],
+        "the offset below which this pod has announced that records may be dropped",
+    ),
+    Metric::new(COMPACTED, Kind::Counter, &["family"], "times this pod has dropped a key's older records"),
+    Metric::new(
+        COMPACTION_FAILURES,
+        Kind::Counter,
+        &["family"],
+        "rounds of compaction in which something failed; what failed is tried again",
+    ),
+    Metric::new(
+        COMPACTION_POSTPONED,
+        Kind::Counter,
+        &["family"],
+        "keys whose compaction waits for their next snapshot because too many wait already",
     ),
     Metric::new(
         CELL_UPDATES,
