@@ -97,7 +97,7 @@ impl Monotonic for Simulated {
     }
 }
 
-/// The rules of PROTOCOL §1 and §6 that a test can switch off, to show that each is needed.
+/// The rules of PROTOCOL §1, §2, §3 and §6 that a test can switch off, to show that each is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests alone may choose the rules"))]
 pub struct Rules {
@@ -109,6 +109,12 @@ pub struct Rules {
     pub expect_epochs: bool,
     /// §2: a load looks whether the key's floor is above what it began with.
     pub check_floors: bool,
+    /// §2: what is to be dropped was public for the grace period before.
+    pub announce_ceiling: bool,
+    /// §2: a tail reads the ceiling before it crosses a hole; without it, it believes whatever it read last.
+    pub read_ceiling: bool,
+    /// §3: what decides whether a key may be compacted is confirmed by a write right before.
+    pub confirm_by_cas: bool,
     /// §6: finding my own nonce after an unknown outcome is success.
     pub resolve_by_nonce: bool,
     /// §6: an update that may have happened is reported, never re-run.
@@ -125,6 +131,9 @@ impl Rules {
         compare_record_ids: true,
         expect_epochs: true,
         check_floors: true,
+        announce_ceiling: true,
+        read_ceiling: true,
+        confirm_by_cas: true,
         resolve_by_nonce: true,
         report_unknown_updates: true,
         repeat_only_with_id: true,

@@ -26,6 +26,10 @@ pub(crate) const SNAPSHOT_BYTES: &str = "via_snapshot_bytes";
 pub(crate) const SNAPSHOT_FAILURES: &str = "via_snapshot_failures_total";
 pub(crate) const SNAPSHOT_UNUSABLE: &str = "via_snapshot_unusable_total";
 pub(crate) const SNAPSHOT_UNBRIDGEABLE: &str = "via_snapshot_unbridgeable_halt_total";
+pub(crate) const COMPACTED: &str = "via_compaction_keys_total";
+pub(crate) const COMPACTION_CEILING: &str = "via_compaction_ceiling";
+pub(crate) const COMPACTION_FAILURES: &str = "via_compaction_failures_total";
+pub(crate) const COMPACTION_POSTPONED: &str = "via_compaction_postponed_total";
 pub(crate) const CELL_UPDATES: &str = "via_cell_updates_total";
 pub(crate) const CELL_CONFLICTS: &str = "via_cell_conflicts_total";
 pub(crate) const CELL_UNDECODABLE: &str = "via_cell_undecodable_total";
@@ -170,6 +174,19 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Counter,
         &["family"],
         "keys halted because no migration reads the snapshot that covers what was compacted",
+    ),
+    Metric::new(COMPACTED, Kind::Counter, &["family"], "times this pod has dropped a key's older records"),
+    Metric::new(
+        COMPACTION_FAILURES,
+        Kind::Counter,
+        &["family"],
+        "rounds of compaction in which something failed; what failed is tried again",
+    ),
+    Metric::new(
+        COMPACTION_POSTPONED,
+        Kind::Counter,
+        &["family"],
+        "keys whose compaction waits for their next snapshot because too many wait already",
     ),
     Metric::new(
         CELL_UPDATES,
