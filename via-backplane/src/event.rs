@@ -175,7 +175,11 @@ impl Serialize for EventId {
 
 impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        if from.is_human_readable() { from.deserialize_str(IdVisitor) } else { from.deserialize_bytes(IdVisitor) }
+        if from.is_human_readable() {
+            from.deserialize_str(IdVisitor)
+        } else {
+            from.deserialize_bytes(IdVisitor)
+        }
     }
 }
 

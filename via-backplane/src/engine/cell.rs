@@ -17,8 +17,8 @@ use super::{
     write::{Failed, Lost, Write, Writer},
 };
 use crate::{
-    BackendError, CellKey, Codec as _, CodecId, Cursor, DecodeError, EncodeError, Epoch, Expected, Retry, Rev,
-    TooLarge, Ttl, Versioned, codec::MessagePack,
+    BackendError, CellKey, Codec as _, CodecId, Cursor, DecodeError, EncodeError, Epoch, Expected, Retry,
+    Rev, TooLarge, Ttl, Versioned, codec::MessagePack,
 };
 
 /// Lost races after which an update gives up.

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     marker::PhantomData,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -14,10 +14,11 @@ use rapidhash::fast::RandomState;
 use tokio::sync::{Notify, watch};
 
 use super::{
+    compaction::Candidates,
     metrics::OfFamily,
     projection::{Halt, Projection},
 };
-use crate::{Cursor, Epoch, Key, Offset, RecordId};
+use crate::{Cursor, Epoch, Head, Key, Offset, RecordId};
 
 /// How many records a pod remembers the identity of, to answer whether a position was reached without asking the log.
 const RECENT_RECORDS: usize = 1_024;
@@ -36,8 +37,10 @@ pub(super) struct Family<E, S> {
     pub(super) metrics: OfFamily,
     instances: RwLock<Instances<S>>,
     wants: Wants<S>,
-    /// Records between two snapshots of a key; 0: none are written.
+    /// Records between two snapshots of a key.
     snapshot_interval: AtomicU64,
+    /// Where keys are handed in whose older records are no longer needed; unset where none are dropped.
+    compaction: OnceLock<Candidates>,
     event: PhantomData<fn(E)>,
 }
 
@@ -83,9 +86,23 @@ impl<E, S> Family<E, S> {
                 halt: None,
             }),
             snapshot_interval: AtomicU64::new(snapshot_interval),
+            compaction: OnceLock::new(),
             wants: Wants { asked: Mutex::default(), came: Notify::new() },
             event: PhantomData,
             name,
+        }
+    }
+
+    pub(super) fn compacts(&self, candidates: Candidates) {
+        // Set once, when the family is declared.
+        self.compaction.set(candidates).ok();
+    }
+
+    /// A key's previous snapshot covers everything below `before`.
+    pub(super) fn compact_later(&self, key: &Key, before: Head) {
+        if let Some(candidates) = self.compaction.get() {
+            // Where there is no room, its next snapshot brings it again.
+            candidates.offer(key, before);
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Keyed<S> {
     pub(super) loading: Option<Buffer>,
     /// The value holds all records up to here already, although the tail may still bring some: a load can be ahead of it.
     pub(super) complete_to: Offset,
+    /// A load that is under way began when the family's head was here, or above.
+    pub(super) began_at: Offset,
     pub(super) halted: bool,
     /// A copy is being made off the fold path.
     pub(super) copying: bool,
@@ -167,6 +169,7 @@ impl<S> Keyed<S> {
             copies,
             loading: Some(Buffer::new()),
             complete_to: Offset::BEGIN,
+            began_at: Offset::BEGIN,
             halted: false,
             copying: false,
             saving: Saving::default(),
@@ -196,7 +199,7 @@ impl Buffer {
         self.bytes += record.bytes.len() + size_of::<OwnedRecord>();
         if self.records.len() >= MAX_BUFFERED_RECORDS || self.bytes > MAX_BUFFERED_BYTES {
             // They are in the log: the next round of the load reads them there.
-            (self.overflowed, self.records, self.bytes) = (true, Vec::new(), 0);
+            self.give_up();
             return;
         }
         self.records.push(OwnedRecord {
@@ -204,6 +207,11 @@ impl Buffer {
             key: record.key.clone(),
             bytes: bytes::Bytes::copy_from_slice(record.bytes),
         });
+    }
+
+    /// What was kept may not be whole: the load goes another round.
+    pub(super) fn give_up(&mut self) {
+        (self.overflowed, self.records, self.bytes) = (true, Vec::new(), 0);
     }
 
     /// The records above what was loaded; `None` if some were not kept.

@@ -285,9 +285,9 @@ fn unreadable(error: OwnedError) -> Result<OwnedError, Failed> {
     match error {
         OwnedError::Backend(error) => Err(Failed::Backend(error)),
         OwnedError::Unknown(error) => Err(Failed::Backend(error)),
-        other if other.retry() == Retry::Safe => {
-            Err(Failed::Backend(BackendError::new(ErrorKind::Unavailable, "a cell was not read").with_source(other)))
-        }
+        other if other.retry() == Retry::Safe => Err(Failed::Backend(
+            BackendError::new(ErrorKind::Unavailable, "a cell was not read").with_source(other),
+        )),
         other => Ok(other),
     }
 }

@@ -19,6 +19,7 @@ pub(crate) const EVENTS_APPENDED: &str = "via_events_appended_total";
 pub(crate) const EVENTS_UNDECODABLE: &str = "via_events_undecodable_total";
 pub(crate) const EVENTS_FORWARD_INCOMPATIBLE: &str = "via_events_forward_incompatible_total";
 pub(crate) const EVENTS_EPOCH_RESET: &str = "via_events_epoch_reset_total";
+pub(crate) const EVENTS_COMPACTION_RESEED: &str = "via_events_compaction_reseed_total";
 pub(crate) const EVENTS_COMPACTION_GAP_HALT: &str = "via_events_compaction_gap_halt_total";
 pub(crate) const FOLD_DIVERGENCE: &str = "via_fold_divergence_total";
 pub(crate) const SNAPSHOT_WRITTEN: &str = "via_snapshot_written_total";
@@ -144,6 +145,12 @@ pub const CATALOGUE: &[Metric] = &[
         "times this pod discarded a family because the log was recreated or restored",
     ),
     Metric::new(
+        EVENTS_COMPACTION_RESEED,
+        Kind::Counter,
+        &["family"],
+        "values this pod took over from a snapshot because compaction had overtaken it",
+    ),
+    Metric::new(
         EVENTS_COMPACTION_GAP_HALT,
         Kind::Counter,
         &["family"],
@@ -249,6 +256,7 @@ pub(crate) struct OfFamily {
     pub(crate) forward_incompatible: Counter,
     pub(crate) epoch_reset: Counter,
     pub(crate) gap_halt: Counter,
+    pub(crate) reseed: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) divergence: Counter,
     pub(crate) snapshots_written: Counter,
@@ -271,6 +279,7 @@ impl OfFamily {
             undecodable: counter!(EVENTS_UNDECODABLE, "family" => label.clone()),
             forward_incompatible: counter!(EVENTS_FORWARD_INCOMPATIBLE, "family" => label.clone()),
             epoch_reset: counter!(EVENTS_EPOCH_RESET, "family" => label.clone()),
+            reseed: counter!(EVENTS_COMPACTION_RESEED, "family" => label.clone()),
             gap_halt: counter!(EVENTS_COMPACTION_GAP_HALT, "family" => label.clone()),
             append_seconds: histogram!(APPEND_SECONDS, "family" => label.clone()),
             divergence: counter!(FOLD_DIVERGENCE, "family" => label.clone()),

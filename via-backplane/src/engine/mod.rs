@@ -8,17 +8,13 @@ mod bench;
 mod cell;
 mod cells;
 mod changes;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "keys have no snapshots yet that could make records needless")
-)]
 mod compaction;
-#[cfg_attr(not(test), expect(dead_code, reason = "as for compaction"))]
 mod control;
 mod decide;
 mod decode;
 mod events;
 mod family;
+mod holds;
 mod keys;
 mod loader;
 #[cfg(test)]
@@ -125,7 +121,8 @@ impl Core {
 
     /// Counts a snapshot that this pod could not use.
     pub(crate) fn snapshot_unusable(&self, key: &Key) {
-        ::metrics::counter!(metrics::SNAPSHOT_UNUSABLE, "family" => key.family().as_str().to_owned()).increment(1);
+        ::metrics::counter!(metrics::SNAPSHOT_UNUSABLE, "family" => key.family().as_str().to_owned())
+            .increment(1);
     }
 
     /// True once in so many calls of one thread.
@@ -281,6 +278,7 @@ impl Engine {
         let interval = self.core.settings.snapshot_interval;
         let (family, is_new) = self.core.registry.family::<E, S>(name, place, interval)?;
         if is_new {
+            self.start_compaction(&family);
             let projector = projector::Projector::new(self.core.clone(), family.clone());
             self.core
                 .supervisor
@@ -355,6 +353,25 @@ impl Engine {
         let outcome = self.core.supervisor.stop(grace).await;
         self.core.backplane.close().await;
         outcome
+    }
+
+    /// Has what snapshots of a family cover dropped, where the backplane can and the app wants it.
+    fn start_compaction<E, S>(&self, family: &Arc<family::Family<E, S>>) {
+        let core = &self.core;
+        if !core.settings.compacts || core.backplane.compactor().is_none() {
+            return;
+        }
+        let holds = Arc::new(holds::Holds(core.clone()));
+        let grace = core.settings.compaction_grace;
+        let compaction = compaction::Compaction::new(
+            core.backplane.clone(),
+            core.ambient.clone(),
+            &family.name,
+            holds,
+            grace,
+        );
+        family.compacts(compaction.candidates());
+        core.supervisor.spawn(format!("compaction {}", family.name), OnStop::Abort, |_| compaction.run());
     }
 
     fn start_tasks(&self) {

@@ -2,12 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::{
-    Core,
-    owned_cell::ChangeError,
-    retry::Delays,
-    snapshots::Hold,
-};
+use super::{Core, owned_cell::ChangeError, retry::Delays, snapshots::Hold};
 use crate::{Epoch, Key, Offset, Retry};
 
 /// One thing to tell.

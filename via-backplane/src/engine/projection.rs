@@ -241,6 +241,11 @@ impl<S> Projection<S> {
         self.slot.lock().value.clone()
     }
 
+    /// The value now, without counting as a reader of it.
+    pub(crate) fn peek(&self) -> Option<Arc<Published<S>>> {
+        self.slot.lock().value.clone()
+    }
+
     /// Whether somebody read the value since this was last asked.
     pub(crate) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)

@@ -3,6 +3,7 @@
 //! It takes a batch, folds it run by run (a run is one key's adjacent records), publishes, and wakes readers once. Keys
 //! that nobody has asked for are passed over. Handlers are synchronous; only [`Projector::try_tail`] awaits.
 
+mod holes;
 mod loading;
 mod saves;
 mod taking;
@@ -13,6 +14,7 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 
 use super::{
     Core,
+    control::{CeilingWatch, Control},
     decode::{Decoded, identity},
     family::Family,
     keys::Keys,
@@ -22,8 +24,8 @@ use super::{
     tail::Tail,
 };
 use crate::{
-    BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, FoldState, Head, Key, Offset, RecordId,
-    Resume, Selector,
+    BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, FoldState, Head, Key, Offset,
+    RecordId, Resume, Selector,
 };
 use loading::Job;
 
@@ -56,6 +58,8 @@ pub(super) struct Projector<E, S> {
     queue: loading::Queue<S>,
     /// Snapshots that are due.
     saves: saves::Saves,
+    /// Below what a hole may hide dropped records.
+    ceiling: CeilingWatch,
     /// Where eviction looks next.
     hand: usize,
     /// The slot of the record that is being decoded, by code that may be the user's.
@@ -87,7 +91,10 @@ where
     S: FoldState,
 {
     pub(super) fn new(core: Core, family: Arc<Family<E, S>>) -> Self {
+        let control = Control::new(core.backplane.clone(), core.ambient.entropy.clone(), family.name.clone());
+        let (clock, rules) = (core.ambient.monotonic.clone(), core.ambient.rules());
         Self {
+            ceiling: CeilingWatch::new(control, clock, rules, core.settings.compaction_grace),
             selector: Selector::Family(family.name.clone()),
             keys: Keys::default(),
             cursor: Cursor::begin(Epoch::default()),
@@ -183,6 +190,7 @@ where
                     if !verified {
                         verified = self.verify(&batch).await?;
                     }
+                    self.look_for_holes(&batch).await?;
                     self.take(&batch)?;
                 }
             }

@@ -17,7 +17,8 @@ use super::{
     supervisor::JobError,
 };
 use crate::{
-    BoxError, Codec as _, Cursor, Event, Fold, FoldState, Key, Offset, Retry, Selector, codec::MessagePack,
+    BoxError, Codec as _, Cursor, Event, Fold, FoldState, Head, Key, Offset, Retry, Selector,
+    codec::MessagePack,
 };
 
 /// How long a claim is believed: longer than the chunks of any snapshot take to be written.
@@ -49,8 +50,8 @@ pub(super) struct Saving {
 /// What one attempt at a snapshot came to.
 #[derive(Debug)]
 pub(super) enum Saved {
-    /// This pod has written it.
-    Written { head: Offset, bytes: usize },
+    /// This pod has written it. What the one before covers, if there is one, ends below `before`.
+    Written { head: Offset, bytes: usize, before: Option<Head> },
     /// Somebody else has written one lately.
     Seen(Seen),
     /// Somebody else is writing.
@@ -204,7 +205,8 @@ where
     let key_head = value.key_head;
     if !plan.is_writer
         && let Some(held) = snapshots.manifest().await?
-        && let Some(current) = held.value.current().filter(|current| !plan.findings.distrusts(current.generation()))
+        && let Some(current) =
+            held.value.current().filter(|current| !plan.findings.distrusts(current.generation()))
     {
         let header = current.header();
         if header.covered.epoch == covered.epoch && header.key_head.offset > plan.known {
@@ -229,7 +231,10 @@ where
         displaces: plan.displaces,
     };
     match snapshots.write(&draft).await {
-        Ok(Outcome::Written { bytes, .. }) => Ok(Saved::Written { head: key_head.offset, bytes }),
+        Ok(Outcome::Written { bytes, .. }) => {
+            let before = needless(core, key, covered).await;
+            Ok(Saved::Written { head: key_head.offset, bytes, before })
+        }
         Ok(Outcome::Superseded { by }) => {
             let digest = blake3::hash(&draft.bytes);
             let is_same_place = by.key_head == key_head && by.state == draft.state;
@@ -260,8 +265,21 @@ where
     }
 }
 
+/// Below what a key's records are needed no more, now that it has a new snapshot.
+async fn needless(core: &Core, key: &Key, covered: Cursor) -> Option<Head> {
+    let held = core.snapshots(key).manifest().await.ok()??;
+    let previous = held.value.previous()?.header().covered;
+    let before = Offset(previous.offset.0.saturating_add(1));
+    (previous.epoch == covered.epoch).then_some(Head { epoch: covered.epoch, offset: before })
+}
+
 /// Compares a snapshot of somebody else with this pod's value, where they are of the same record.
-async fn seen<E, S>(core: &Core, header: Header, key_head: Cursor, value: Arc<Published<S>>) -> Result<Saved, BoxError>
+async fn seen<E, S>(
+    core: &Core,
+    header: Header,
+    key_head: Cursor,
+    value: Arc<Published<S>>,
+) -> Result<Saved, BoxError>
 where
     E: Event + Fold<S>,
     S: FoldState,
@@ -275,10 +293,15 @@ where
 }
 
 /// A state's bytes, computed off the fold path.
-async fn encode<S: FoldState>(core: &Core, value: Arc<Published<S>>) -> Result<Result<Bytes, String>, JobError> {
+async fn encode<S: FoldState>(
+    core: &Core,
+    value: Arc<Published<S>>,
+) -> Result<Result<Bytes, String>, JobError> {
     let encode = move || {
         let mut bytes = Vec::new();
-        MessagePack::encode(&value.state, &mut bytes).map(|()| Bytes::from(bytes)).map_err(|error| error.to_string())
+        MessagePack::encode(&value.state, &mut bytes)
+            .map(|()| Bytes::from(bytes))
+            .map_err(|error| error.to_string())
     };
     core.copy("encode a state".to_owned(), encode).await
 }

@@ -73,7 +73,10 @@ impl<E: Event + Fold<S>, S> Folding<E, S> {
     /// Decodes until there are no more records, or one that does not.
     ///
     /// A decoder's panic is caught here and not around each, which would cost as much as decoding.
-    fn decode_some<'a>(&mut self, records: &mut impl Iterator<Item = Stored<'a>>) -> Option<(Offset, Problem)> {
+    fn decode_some<'a>(
+        &mut self,
+        records: &mut impl Iterator<Item = Stored<'a>>,
+    ) -> Option<(Offset, Problem)> {
         let mut decoding = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             for record in records {

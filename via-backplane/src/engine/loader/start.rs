@@ -26,7 +26,11 @@ pub(super) struct Start<S> {
 }
 
 impl<S: FoldState> Load<S> {
-    pub(super) async fn begin<E: Event + Fold<S>>(&mut self, core: &Core, head: Head) -> Result<Start<S>, Failed> {
+    pub(super) async fn begin<E: Event + Fold<S>>(
+        &mut self,
+        core: &Core,
+        head: Head,
+    ) -> Result<Start<S>, Failed> {
         let before = self.before.take().filter(|loaded| loaded.epoch == head.epoch && loaded.value.is_some());
         if let Some(loaded) = before {
             return Ok(Start { loaded, snapshot: None });
@@ -41,7 +45,11 @@ impl<S: FoldState> Load<S> {
     }
 
     /// The snapshot to begin with, if there is one.
-    async fn best<E: Event + Fold<S>>(&mut self, core: &Core, head: Head) -> Result<Option<Start<S>>, Failed> {
+    async fn best<E: Event + Fold<S>>(
+        &mut self,
+        core: &Core,
+        head: Head,
+    ) -> Result<Option<Start<S>>, Failed> {
         let snapshots = core.snapshots(&self.key);
         let mut candidates = match snapshots.candidates().await {
             Ok(candidates) => candidates,
@@ -117,7 +125,12 @@ impl<S: FoldState> Load<S> {
     }
 
     /// The state of a snapshot, whichever version of the fold wrote it.
-    fn restored<E: Event + Fold<S>>(&mut self, core: &Core, candidate: &Candidate, bytes: &[u8]) -> Option<S> {
+    fn restored<E: Event + Fold<S>>(
+        &mut self,
+        core: &Core,
+        candidate: &Candidate,
+        bytes: &[u8],
+    ) -> Option<S> {
         let version = candidate.header.state.version;
         // A migration is the user's own code.
         let restored =
@@ -128,7 +141,10 @@ impl<S: FoldState> Load<S> {
             Err(panic) => {
                 let message = supervisor::message(&*panic);
                 self.misfit = Some(HaltReason::Unbridgeable {
-                    message: format!("migrating `{}` from version {version} panicked: {message}", type_name::<S>()),
+                    message: format!(
+                        "migrating `{}` from version {version} panicked: {message}",
+                        type_name::<S>()
+                    ),
                 });
                 core.snapshot_unusable(&self.key);
                 return None;
@@ -159,7 +175,12 @@ impl<S: FoldState> Load<S> {
     }
 
     /// Whether the log still holds the record the value stands on (PROTOCOL §1). Below the floor it may be gone.
-    pub(super) async fn agrees(&self, core: &Core, page: &Batch, stands_at: Cursor) -> Result<bool, BackendError> {
+    pub(super) async fn agrees(
+        &self,
+        core: &Core,
+        page: &Batch,
+        stands_at: Cursor,
+    ) -> Result<bool, BackendError> {
         if stands_at.offset == Offset::BEGIN {
             return Ok(true);
         }

@@ -28,9 +28,16 @@ const LOOKS: usize = 64;
 
 /// Values that were asked for, in the order they were.
 pub(super) struct Queue<S> {
-    waiting: VecDeque<Arc<Projection<S>>>,
+    waiting: VecDeque<Wanted<S>>,
     /// Loads under way.
     loads: usize,
+}
+
+enum Wanted<S> {
+    /// Somebody reads a key that is not here.
+    New(Arc<Projection<S>>),
+    /// A key that is here may have missed records.
+    Again(KeyId),
 }
 
 impl<S> Default for Queue<S> {
@@ -66,19 +73,32 @@ where
             return;
         }
         if self.queue.loads == 0 || self.queue.waiting.is_empty() {
-            self.queue.waiting.extend(self.family.take_wanted());
+            self.queue.waiting.extend(self.family.take_wanted().into_iter().map(Wanted::New));
         }
         while self.queue.loads < MAX_LOADS {
-            let Some(projection) = self.queue.waiting.pop_front() else { return };
-            if self.keys.find(&projection.key).is_some() {
-                continue;
+            match self.queue.waiting.pop_front() {
+                Some(Wanted::New(projection)) => self.start_load(projection),
+                Some(Wanted::Again(id)) => {
+                    let Some(keyed) = self.keys.get(id) else { continue };
+                    let key = keyed.copies.shared.key.clone();
+                    self.load(id, Load::of(key));
+                }
+                None => return,
             }
-            let key = projection.key.clone();
-            let copies = Copies::new(projection, &self.lag);
-            let id = self.keys.insert(Keyed::loading(copies));
-            self.load(id, Load::of(key));
-            self.family.metrics.resident.set(self.keys.len() as f64);
         }
+    }
+
+    fn start_load(&mut self, projection: Arc<Projection<S>>) {
+        if self.keys.find(&projection.key).is_some() {
+            return;
+        }
+        let key = projection.key.clone();
+        let copies = Copies::new(projection, &self.lag);
+        let mut keyed = Keyed::loading(copies);
+        keyed.began_at = self.cursor.offset;
+        let id = self.keys.insert(keyed);
+        self.load(id, Load::of(key));
+        self.family.metrics.resident.set(self.keys.len() as f64);
     }
 
     fn load(&mut self, key: KeyId, load: Load<S>) {
@@ -134,17 +154,24 @@ where
             None if loaded.halt.is_some() => Vec::new(),
             None => {
                 keyed.loading = Some(Buffer::new());
+                keyed.began_at = keyed.began_at.max(self.cursor.offset);
                 return self.load(id, Load::of(key).on_from(loaded));
             }
         };
         let was_halted = std::mem::replace(&mut keyed.halted, loaded.halt.is_some());
-        keyed.complete_to = loaded.complete_to;
+        keyed.complete_to = loaded.complete_to.max(keyed.began_at);
         let header = match &loaded.origin {
             Origin::Snapshot(header) => Some(header),
             Origin::Genesis => None,
         };
         keyed.saving = Saving::after_load(header, 0, findings);
         let before = keyed.copies.shared.halted();
+        let stood_at = keyed.copies.shared.peek().map(|value| value.key_head.offset);
+        if let (Some(stood_at), Some(header)) = (stood_at, header)
+            && header.key_head.offset > stood_at
+        {
+            self.family.metrics.reseed.increment(1);
+        }
         self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone());
         self.keys.touch(id);
         for (offset, error) in std::mem::take(&mut loaded.skipped) {
@@ -181,17 +208,21 @@ where
         let Some(keyed) = self.keys.get_mut(id) else { return };
         let projection = &keyed.copies.shared;
         if projection.halted().is_some_and(|halt| halt.reason.ends_with_a_snapshot()) {
-            let key = projection.key.clone();
-            self.reload(id, Load::of(key));
+            self.reload(id, self.cursor.offset);
         }
     }
 
-    /// Loads a key anew; what it shows stays until then.
-    pub(super) fn reload(&mut self, id: KeyId, load: Load<S>) {
+    /// Loads a key anew, once the family's head is at least at `from`; what it shows stays until then.
+    pub(super) fn reload(&mut self, id: KeyId, from: Offset) {
         let Some(keyed) = self.keys.get_mut(id) else { return };
-        if keyed.loading.is_none() {
-            keyed.loading = Some(Buffer::new());
-            self.load(id, load);
+        keyed.began_at = keyed.began_at.max(from);
+        match &mut keyed.loading {
+            // A load under way may have begun too early.
+            Some(buffer) => buffer.give_up(),
+            None => {
+                keyed.loading = Some(Buffer::new());
+                self.queue.waiting.push_back(Wanted::Again(id));
+            }
         }
     }
 
@@ -315,7 +346,7 @@ where
         self.cursor_key = None;
         self.waiting = missed::Load::default();
         self.jobs.clear();
-        self.queue.loads = 0;
+        self.queue = Queue::default();
         self.saves.clear();
         *self.family.recent.lock() = Recent::default();
         // First nothing is shown, then there is nothing to show: readers must not see the values begin anew.

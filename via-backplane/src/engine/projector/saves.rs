@@ -137,7 +137,7 @@ where
         let key = keyed.copies.shared.key.clone();
         match saved {
             Saved::Seen(seen) if seen.diverges => self.diverged(id),
-            Saved::Written { .. } => {}
+            Saved::Written { before: Some(before), .. } => self.family.compact_later(&key, before),
             _ => {}
         }
         if is_due {
@@ -180,7 +180,8 @@ where
         match hold {
             Some(Hold::Accepted) => {
                 keyed.saving.accept(offset);
-                let is_due = keyed.saving.since >= interval && !keyed.saving.is_queued && !keyed.saving.is_running;
+                let is_due =
+                    keyed.saving.since >= interval && !keyed.saving.is_queued && !keyed.saving.is_running;
                 if is_due && !keyed.saving.is_dirty() {
                     self.queue_save(id, Duration::ZERO);
                 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Ended, Projector};
 use crate::{
-    Batch, Cursor, Event, Fold, FoldState, Hole, Offset, RecordId, Stored,
+    Batch, Cursor, Event, Fold, FoldState, Offset, RecordId, Stored,
     engine::{
         decode::{Problem, Undecodable, decode, identity},
         keys::KeyId,
@@ -33,9 +33,6 @@ where
     pub(super) fn take(&mut self, batch: &Batch) -> Result<(), Ended> {
         if batch.epoch() != self.cursor.epoch && self.core.ambient.rules().compare_epochs {
             return Err(Ended::Changed);
-        }
-        if let Some(hole) = batch.hole() {
-            self.cross(hole);
         }
         self.fold(batch, self.cursor.offset);
         self.advance(batch);
@@ -123,15 +120,12 @@ where
     /// Whether a key's value takes this record now. While the value is being loaded, the record is kept for it.
     fn is_followed(&mut self, key: KeyId, record: &Stored<'_>) -> bool {
         let Some(keyed) = self.keys.get_mut(key) else { return false };
-        if keyed.halted {
-            return false;
-        }
         match &mut keyed.loading {
             Some(buffer) => {
                 buffer.add(record);
                 false
             }
-            None => record.offset > keyed.complete_to,
+            None => !keyed.halted && record.offset > keyed.complete_to,
         }
     }
 
@@ -185,17 +179,6 @@ where
         }
     }
 
-    /// Records are known to be gone. Without a snapshot that covers them, their keys halt.
-    fn cross(&mut self, hole: &Hole) {
-        for (key, floor) in &hole.floors {
-            let Some(id) = self.keys.find(key) else { continue };
-            if self.keys.get(id).is_some_and(|keyed| !keyed.halted && keyed.loading.is_none()) {
-                let halt = Halt { at: self.cursor.offset, reason: HaltReason::Compacted { floor: *floor } };
-                self.halt(id, halt);
-            }
-        }
-    }
-
     pub(super) fn halt(&mut self, key: KeyId, halt: Halt) {
         let Some(keyed) = self.keys.get_mut(key) else { return };
         keyed.halted = true;
@@ -211,7 +194,9 @@ where
         tracing::error!(key = %keyed.copies.shared.key, offset = %halt.at, reason = %halt.reason, "the key is halted on this pod");
         metrics.halted(&halt.reason).increment(1.0);
         match &halt.reason {
-            HaltReason::NewerVersion { .. } | HaltReason::UnknownEvent { .. } | HaltReason::NewerState { .. } => {
+            HaltReason::NewerVersion { .. }
+            | HaltReason::UnknownEvent { .. }
+            | HaltReason::NewerState { .. } => {
                 metrics.forward_incompatible.increment(1);
             }
             HaltReason::Compacted { .. } => metrics.gap_halt.increment(1),

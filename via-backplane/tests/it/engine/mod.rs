@@ -2,6 +2,7 @@
 
 mod appends;
 mod cells;
+mod compaction;
 mod copies;
 mod decisions;
 mod halts;
@@ -11,8 +12,8 @@ mod measures;
 mod outages;
 mod positions;
 mod registration;
-mod snapshots;
 mod replaced_logs;
+mod snapshots;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use ::metrics::set_default_local_recorder;
 use serde::{Deserialize, Serialize};
 use via_backplane::{
-    Backplane, Builder, CellKey, CellSelector, Change, Engine, Event, Events, Expected, Fold, HaltReason, Offset, Recorded,
-    Status, Ttl, Waited, state,
+    Backplane, Builder, CellKey, CellSelector, Change, Engine, Event, Events, Expected, Fold, HaltReason,
+    Offset, Recorded, Status, Ttl, Waited, state,
 };
 use via_inmem::InMemory;
 
