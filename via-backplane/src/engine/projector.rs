@@ -182,7 +182,7 @@ where
             tokio::select! {
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
-                () = family.wanted() => {}
+                () = family.wanted() => self.queue_wanted(),
                 () = self.saves.due() => self.start_saves(),
                 item = momentum.next(&mut records), if self.has_room() => {
                     let batch = item.unwrap_or_else(|| Err(silent_end()))?;

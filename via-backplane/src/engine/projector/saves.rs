@@ -1,8 +1,8 @@
 //! Having snapshots written of what was folded.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{Projector, loading::Job};
 use crate::{
@@ -28,6 +28,8 @@ pub(super) struct Saves {
     /// Tells apart what is due at the same time.
     serial: u64,
     running: usize,
+    /// Set to when the first of them is due, and set anew only when that changes: it is looked at with every batch.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Saves {
@@ -37,11 +39,15 @@ impl Saves {
     }
 
     /// Waits until something is due and there is room for it. Cancel-safe.
-    pub(super) async fn due(&self) {
-        match self.due.first_key_value() {
-            Some(((at, _), _)) if self.running < MAX_SAVES => tokio::time::sleep_until(*at).await,
-            _ => std::future::pending().await,
+    pub(super) async fn due(&mut self) {
+        let Some((&(at, _), _)) = self.due.first_key_value().filter(|_| self.running < MAX_SAVES) else {
+            return std::future::pending().await;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
         }
+        timer.await;
     }
 
     fn next_due(&mut self, now: Instant) -> Option<KeyId> {
