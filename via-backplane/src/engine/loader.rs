@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use super::{
     Core,
     decode::Undecodable,
+    lineage,
     owned_cell::OwnedError,
     projection::{Halt, HaltReason, Panicked, Published},
     retry::Delays,
@@ -46,8 +47,6 @@ pub(super) struct Loaded<S> {
     pub(super) origin: Origin,
     /// How many records were folded on top of that.
     pub(super) folded: u64,
-    /// Every record of the key up to here was in the value it began with.
-    began_at: Offset,
 }
 
 /// What a value began with.
@@ -61,10 +60,6 @@ pub(super) enum Origin {
 
 impl<S> Loaded<S> {
     fn begin(value: Published<S>, epoch: Epoch, origin: Origin) -> Self {
-        let began_at = match &origin {
-            Origin::Genesis => Offset::BEGIN,
-            Origin::Snapshot(header) => header.covered.offset,
-        };
         Self {
             value: Some(value),
             epoch,
@@ -73,7 +68,6 @@ impl<S> Loaded<S> {
             skipped: Vec::new(),
             origin,
             folded: 0,
-            began_at,
         }
     }
 
@@ -87,7 +81,6 @@ impl<S> Loaded<S> {
             skipped: Vec::new(),
             origin: Origin::Genesis,
             folded: 0,
-            began_at: Offset::BEGIN,
         }
     }
 }
@@ -232,7 +225,7 @@ impl<S: FoldState> Load<S> {
             Some(compactor) if core.ambient.rules().check_floors => compactor.floor(&self.key).await?,
             _ => Offset::BEGIN,
         };
-        if floor.0 <= loaded.began_at.0 + 1 {
+        if self.begins_above(core, &loaded, floor).await? {
             return Ok(Some(loaded));
         }
         // Newer snapshots cover what was dropped, unless there are none to be had.
@@ -240,7 +233,24 @@ impl<S: FoldState> Load<S> {
             return Ok(None);
         }
         let reason = self.misfit.take().unwrap_or(HaltReason::Compacted { floor });
-        Ok(Some(Loaded::none(loaded.epoch, Halt { at: loaded.began_at, reason })))
+        let at = match &loaded.origin {
+            Origin::Genesis => Offset::BEGIN,
+            Origin::Snapshot(header) => header.key_head.offset,
+        };
+        Ok(Some(Loaded::none(loaded.epoch, Halt { at, reason })))
+    }
+
+    /// Whether what a value began with has all that is gone below the key's floor.
+    async fn begins_above(
+        &self,
+        core: &Core,
+        loaded: &Loaded<S>,
+        floor: Offset,
+    ) -> Result<bool, BackendError> {
+        let Origin::Snapshot(header) = &loaded.origin else { return Ok(floor.0 <= 1) };
+        let covers = |offset: Offset| floor.0 <= offset.0 + 1;
+        Ok(covers(header.key_head.offset)
+            || covers(header.covered.offset) && lineage::holds_covered(core, &self.key, header).await?)
     }
 
     async fn round<E: Event + Fold<S>>(&mut self, core: &Core) -> Result<Loaded<S>, Failed> {

@@ -16,6 +16,7 @@ mod events;
 mod family;
 mod holds;
 mod keys;
+mod lineage;
 mod loader;
 #[cfg(test)]
 #[allow(dead_code, reason = "a script offers more faults than the tests of one module need")]
