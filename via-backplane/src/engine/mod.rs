@@ -12,6 +12,7 @@ mod compaction;
 mod control;
 mod decide;
 mod decode;
+mod digest;
 mod events;
 mod family;
 mod holds;

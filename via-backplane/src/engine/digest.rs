@@ -1,0 +1,67 @@
+//! Comparing values of two folds by the digests of their encodings.
+
+use bytes::Bytes;
+
+use super::{Core, projection::Published, supervisor::JobError};
+use crate::{Codec as _, FoldState, codec::MessagePack};
+use std::sync::Arc;
+
+/// How often an encoding is decoded and encoded again to see whether it stays the same. A map of two entries comes out in the
+/// same order every other time.
+const TRIES: usize = 16;
+
+/// The BLAKE3 digest of an encoded state.
+pub(super) fn of(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// Encodes a value off the fold path; the error says why it cannot be.
+pub(super) async fn encode<S: FoldState>(
+    core: &Core,
+    value: Arc<Published<S>>,
+) -> Result<Result<Bytes, String>, JobError> {
+    core.copy("encode a state".to_owned(), move || bytes_of(&value.state)).await
+}
+
+fn bytes_of<S: FoldState>(state: &S) -> Result<Bytes, String> {
+    let mut bytes = Vec::new();
+    MessagePack::encode(state, &mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes.into())
+}
+
+/// Whether another digest of the same records means another value.
+///
+/// A state that holds a `HashMap` or a `HashSet` is written in an order that differs from pod to pod, so its digests say nothing.
+/// Decoding it and encoding it again gives that away.
+pub(super) async fn is_comparable<S: FoldState>(core: &Core, bytes: Bytes) -> Result<bool, JobError> {
+    core.copy("compare a state".to_owned(), move || is_canonical::<S>(&bytes)).await
+}
+
+fn is_canonical<S: FoldState>(bytes: &[u8]) -> bool {
+    let again = |_| {
+        let state: Result<S, _> = MessagePack::decode(bytes);
+        state.is_ok_and(|state| bytes_of(&state).is_ok_and(|again| again == bytes))
+    };
+    (0..TRIES).all(again)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap, HashSet};
+
+    use super::*;
+
+    fn canonical<S: FoldState>(state: &S) -> bool {
+        is_canonical::<S>(&bytes_of(state).expect("it encodes"))
+    }
+
+    #[test]
+    fn what_has_an_order_of_its_own_is_told_from_what_has_none() {
+        let pairs = [("one", 1), ("two", 2)].map(|(name, n)| (name.to_owned(), n));
+        assert!(canonical(&Vec::from(pairs.clone())));
+        assert!(canonical(&BTreeMap::from(pairs.clone())));
+        assert!(!canonical(&HashMap::from(pairs.clone())), "of two entries");
+        assert!(!canonical(&HashSet::from(pairs.map(|(name, _)| name))), "of two entries");
+        assert!(canonical(&HashMap::from([("one".to_owned(), 1)])), "there is but one order of one");
+    }
+}
