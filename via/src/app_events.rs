@@ -3,7 +3,8 @@
 use std::{any::type_name, fmt};
 
 use via_backplane::{
-    AppendFailed, AppendOptions, DecideError, DecideOptions, Event, Events, Fold, Position, View as Snapshot,
+    AppendFailed, AppendOptions, DecideError, DecideOptions, Event, Events, Fold, FoldState, Position,
+    View as Snapshot,
 };
 
 use crate::{
@@ -24,7 +25,7 @@ pub struct StateAppEvents<E, S> {
 impl<E, S> StateAppEvents<E, S>
 where
     E: Event + Fold<S>,
-    S: Default + Clone + Send + Sync + 'static,
+    S: FoldState,
 {
     /// The value now, and the view's promise to run again when it changes.
     #[must_use]
@@ -108,7 +109,7 @@ impl<E, S> fmt::Debug for StateAppEvents<E, S> {
 impl<E, S> Field for StateAppEvents<E, S>
 where
     E: Event + Fold<S>,
-    S: Default + Clone + Send + Sync + 'static,
+    S: FoldState,
 {
     fn bind(slot: Slot<'_, '_>) -> Result<Self> {
         Ok(Self { events: slot.binder.engine.events_at(slot.key, slot.place)? })
