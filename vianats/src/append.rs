@@ -1,6 +1,9 @@
 //! Appending: one record is a publish, several are an atomic batch.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit, mpsc},
@@ -42,13 +45,30 @@ impl Appender {
         let (groups, waiting) = Groups::new((IN_FLIGHT / SMALLEST) as usize);
         (Self { in_flight: Semaphore::new(IN_FLIGHT as usize), groups }, waiting)
     }
+
+    /// Waits for its turn, and not longer than this.
+    async fn turn(&self, entries: &Entries, patience: Duration) -> Result<SemaphorePermit<'_>, AppendError> {
+        let bytes: usize = entries.iter().map(|entry| entry.record.len()).sum();
+        let units = u32::try_from(bytes / UNIT).unwrap_or(IN_FLIGHT).clamp(SMALLEST, IN_FLIGHT);
+        // Whoever waits is served before what this takes, so a large append does not starve.
+        if let Ok(permit) = self.in_flight.try_acquire_many(units) {
+            return Ok(permit);
+        }
+        match Box::pin(timeout(patience, self.in_flight.acquire_many(units))).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(AppendError::Backend(unavailable(
+                "too many appends are in flight: the servers are slower than what is appended",
+            ))),
+        }
+    }
 }
+
 
 impl Pod {
     pub(crate) async fn append_records(&self, append: Append) -> Result<Appended, AppendError> {
         self.check_size(&append.entries)?;
         self.link().reachable().await.map_err(AppendError::Backend)?;
-        let _permit = self.permit(&append.entries).await?;
+        let _turn = self.appender().turn(&append.entries, self.link().request_timeout()).await?;
         let is_plain = append.expect.is_empty() && append.id.is_none();
         if is_plain && matches!(append.entries, Entries::One(_)) {
             return self.appender().groups.append(self, append).await;
@@ -94,23 +114,6 @@ impl Pod {
         match entries.iter().find(|entry| entry.record.len() > limits.max_record) {
             Some(entry) => Err(over("record", entry.record.len(), limits.max_record)),
             None => Ok(()),
-        }
-    }
-
-    /// Waits for its turn, for as long as a request may take.
-    async fn permit(&self, entries: &Entries) -> Result<SemaphorePermit<'_>, AppendError> {
-        let units: usize = entries.iter().map(|entry| entry.record.len() / UNIT).sum();
-        let units = u32::try_from(units).unwrap_or(IN_FLIGHT).clamp(SMALLEST, IN_FLIGHT);
-        // Whoever waits is served before what this takes, so a large append does not starve.
-        if let Ok(permit) = self.appender().in_flight.try_acquire_many(units) {
-            return Ok(permit);
-        }
-        let turn = self.appender().in_flight.acquire_many(units);
-        match Box::pin(timeout(self.link().request_timeout(), turn)).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(AppendError::Backend(unavailable(
-                "too many appends are in flight: the servers are slower than what is appended",
-            ))),
         }
     }
 
@@ -301,4 +304,37 @@ fn told_head(generation: &Generation<LogSubjects>, append: &Append, refusal: &Re
 
 fn head_in(generation: &Generation<LogSubjects>, offset: Offset) -> Head {
     Head { epoch: Epoch(generation.number), offset }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, future::join_all};
+    use via_backplane::{Entry, Family, Key};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(12);
+
+    fn entries(count: usize, bytes: usize) -> Entries {
+        let key = Key::of(&Family::new("posts").expect("a valid name"));
+        Entries::Many(vec![Entry { key, record: vec![0; bytes].into() }; count])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn appends_in_flight_are_bounded_by_number_and_by_size() {
+        // What is small by itself adds up.
+        for (count, bytes, most) in [(1, 0, 8_192), (1, 8 << 10, 8_192), (1, 1 << 20, 64), (1_024, 1_000, 65)]
+        {
+            let (appender, _waiting) = Appender::new();
+            let entries = entries(count, bytes);
+            let turn = || appender.turn(&entries, PATIENCE);
+            let turns = join_all((0..most).map(|_| turn())).now_or_never().expect("there is room for these");
+            let waiting = turn().await.expect_err("there is room for no more");
+            assert_eq!(waiting.retry(), via_backplane::Retry::Safe, "{waiting:?}");
+            let mut turns = turns.into_iter();
+            let leaving = async { drop(turns.next()) };
+            let (next, ()) = tokio::join!(turn(), leaving);
+            assert!(next.is_ok(), "there is room again");
+        }
+    }
 }
