@@ -19,7 +19,7 @@ use crate::{
     api::{self, Purge, Refusal},
     delays::Delays,
     generation::Generation,
-    group::{Groups, Waiting},
+    group::{Groups, Waiting, Way},
     link::{Failed, unavailable},
     names::LogSubjects,
     pod::Pod,
@@ -63,17 +63,18 @@ impl Appender {
     }
 }
 
-
 impl Pod {
     pub(crate) async fn append_records(&self, append: Append) -> Result<Appended, AppendError> {
         self.check_size(&append.entries)?;
         self.link().reachable().await.map_err(AppendError::Backend)?;
         let _turn = self.appender().turn(&append.entries, self.link().request_timeout()).await?;
-        let is_plain = append.expect.is_empty() && append.id.is_none();
-        if is_plain && matches!(append.entries, Entries::One(_)) {
-            return self.appender().groups.append(self, append).await;
+        let is_one = matches!(append.entries, Entries::One(_));
+        let counted = (is_one && is_plain(&append)).then(|| self.appender().groups.begin());
+        let is_grouped = counted.as_ref().is_some_and(|counted| counted.way == Way::Grouped);
+        match append.entries {
+            Entries::One(entry) if is_grouped => Box::pin(self.appender().groups.append(entry)).await,
+            _ => self.append_alone(&append).await,
         }
-        self.append_alone(&append).await
     }
 
     /// Appends by messages of its own. Sizes were checked, and it has its permit.
@@ -130,22 +131,35 @@ impl Pod {
             return Box::pin(self.unless_repeated(generation, append, conflict)).await;
         }
         let sent_at = generation.highest.load(Ordering::Acquire);
-        let answer = match &append.entries {
+        // What is kept while the rest waits should be small, and messages are not.
+        let told = match &append.entries {
             Entries::One(entry) if append.expect.len() <= 1 => {
-                self.publish(generation, entry, append.expect.first(), append.id.as_ref()).await
+                let published = self.publish(generation, entry, append.expect.first(), append.id.as_ref());
+                published.await.map(|answer| ack::read(&answer))
             }
             entries => {
                 let batch = self.publish_batch(generation, entries, &append.expect, append.id.as_ref());
-                Box::pin(batch).await
+                Box::pin(batch).await.map(|answer| ack::read(&answer))
             }
         };
-        match answer {
-            Ok(answer) => self.judge(generation, append, sent_at, ack::read(&answer)).await,
-            Err(Failed::NotSent(error)) => Attempt::Done(Err(AppendError::Backend(error))),
+        let told = match told {
+            Ok(told) => told,
+            Err(Failed::NotSent(error)) => return Attempt::Done(Err(AppendError::Backend(error))),
             Err(Failed::Unknown(error) | Failed::Silent(error)) => {
-                Attempt::Done(Err(AppendError::MaybeCommitted(error)))
+                return Attempt::Done(Err(AppendError::MaybeCommitted(error)));
             }
-            Err(Failed::NoResponders) => Box::pin(self.nobody_took(generation, append, deadline)).await,
+            Err(Failed::NoResponders) => {
+                return Box::pin(self.nobody_took(generation, append, deadline)).await;
+            }
+        };
+        let count = append.entries.len();
+        match told {
+            // Almost always.
+            Ok(stored) if is_plain(append) && !stored.duplicate && first_of(stored, count) > sent_at => {
+                generation.highest.fetch_max(stored.sequence, Ordering::AcqRel);
+                Attempt::Done(Ok(appended(generation, first_of(stored, count), count)))
+            }
+            told => Box::pin(self.judge(generation, append, sent_at, told)).await,
         }
     }
 
@@ -203,7 +217,7 @@ impl Pod {
             Box::pin(purge).await.ok();
         }
         generation.highest.fetch_max(stored.sequence, Ordering::AcqRel);
-        let first = (stored.sequence + 1).saturating_sub((count + guards) as u64);
+        let first = first_of(stored, count + guards);
         if first > sent_at {
             return Ok(appended(generation, first, count));
         }
@@ -290,6 +304,16 @@ impl Attempt {
 /// Somebody appends under the same id right now, or a leader that is gone once began to.
 fn on_its_way(refusal: Refusal) -> AppendError {
     AppendError::MaybeCommitted(unavailable("an append of the same id is on its way").with_source(refusal))
+}
+
+/// Nothing is expected, and it will not be repeated.
+fn is_plain(append: &Append) -> bool {
+    append.expect.is_empty() && append.id.is_none()
+}
+
+/// Where so many messages begin, of which the last one is where an ack says.
+fn first_of(stored: Stored, messages: usize) -> u64 {
+    (stored.sequence + 1).saturating_sub(messages as u64)
 }
 
 fn appended(generation: &Generation<LogSubjects>, first: u64, count: usize) -> Appended {

@@ -234,7 +234,7 @@ impl Builder {
             Target::Client(client) => (client.clone(), true),
             Target::Url(url) => (self.dial(url, &events, deadline).await?, false),
         };
-        let link = Link::new(client, supplied, self.request_timeout, events);
+        let link = Link::open(client, supplied, self.request_timeout, events).await?;
         let pod = self.provision(&link, deadline).await;
         if pod.is_err() {
             link.close().await;
