@@ -75,6 +75,8 @@ pub(crate) struct Events {
     /// How many there were; every request looks whether that has changed.
     refusals: AtomicU64,
     latest_refusals: Mutex<VecDeque<String>>,
+    /// No answer comes on this connection, because the server refused to deliver any.
+    is_deaf: AtomicBool,
 }
 
 impl Events {
@@ -83,6 +85,8 @@ impl Events {
         match event {
             async_nats::Event::ServerError(error) => self.refused(&error.to_string()),
             async_nats::Event::SlowConsumer(_) => tracing::debug!("a subscription was too slow"),
+            // Everything is subscribed to again, and what the server says of that comes after this.
+            async_nats::Event::Connected => self.is_deaf.store(false, Ordering::Release),
             other => tracing::debug!(event = %other, "nats"),
         }
         self.poked.notify_one();
@@ -93,6 +97,9 @@ impl Events {
         tracing::warn!(error = text, "the server reports an error");
         if !text.to_ascii_lowercase().contains("permissions violation") {
             return;
+        }
+        if is_about_subscribing(text) && about(text).is_some_and(|subject| subject.starts_with("_INBOX.")) {
+            self.is_deaf.store(true, Ordering::Release);
         }
         let mut latest = self.latest_refusals.lock();
         latest.push_back(text.to_owned());
@@ -106,8 +113,11 @@ impl Events {
         self.refusals.load(Ordering::Acquire)
     }
 
-    /// What the server refused since `seen`, about this subject.
+    /// What the server refused since `seen`, about this subject; or at any time, about where answers arrive.
     fn refusal(&self, seen: u64, subject: &str) -> Option<BackendError> {
+        if self.is_deaf.load(Ordering::Acquire) {
+            return Some(denied("subscribe", "_INBOX.>"));
+        }
         if self.refusals() == seen {
             return None;
         }
