@@ -6,7 +6,7 @@ use std::{
 };
 
 use nats_servers::{Cluster, Config, Link, Server};
-use via_backplane::{Append, AppendFailed, Backplane, Entries, Entry, Family, Key, Retry};
+use via_backplane::{Append, AppendError, AppendFailed, Backplane, Entries, Entry, Family, Key, Retry};
 
 use crate::{
     notes::{Noted, PATIENCE, Pod, builder},
@@ -181,6 +181,30 @@ async fn what_is_appended_as_soon_as_the_connection_is_back_is_acknowledged() {
         let appended = backplane.log().append(Append::new(Entries::One(entry))).await;
         appended.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
     }
+    backplane.close().await;
+}
+
+#[tokio::test]
+async fn an_append_whose_connection_was_replaced_is_not_waited_for() {
+    let server = Server::start(Config::new()).expect("a server");
+    let link = Link::to([&server]).expect("a proxy");
+    // It is back before anybody looks, so that only the count of its connections tells.
+    let client = async_nats::connect(&link.urls()[..]).await.expect("connected");
+    let patient = vianats::Builder::with_client(client).request_timeout(PATIENCE * 2);
+    let backplane = patient.connect().await.expect("connected");
+    link.lose_next_ack();
+    let key = Key::of(&Family::new("posts").expect("a valid name"));
+    let append = backplane.log().append(Append::new(Entries::One(Entry { key, record: "x".into() })));
+    let replace = async {
+        while link.acks().lost() == 0 {
+            tokio::task::yield_now().await;
+        }
+        link.interrupt();
+        link.restore().expect("the port is still free");
+    };
+    let both = async { tokio::join!(append, replace).0 };
+    let appended = tokio::time::timeout(PATIENCE, both).await.expect("no answer will come");
+    assert!(matches!(appended, Err(AppendError::MaybeCommitted(_))), "{appended:?}");
     backplane.close().await;
 }
 
