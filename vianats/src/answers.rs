@@ -1,9 +1,9 @@
 //! Who waits for which answer.
 //!
-//! The client has requests of its own, and each takes a kibibyte and a half while it waits, a timer, and a place among those who
-//! want to hear that the connection is over. Thousands of appends wait at the same time, and all that was half of what an append
-//! cost. So answers come to one inbox here, are handed out by its reader, and those that will not come are told of by whoever
-//! looks at all of them.
+//! The client has requests of its own, and each takes a kibibyte while it waits; it would need a timer besides, and a place among
+//! those who want to hear that the connection is over. Thousands of appends wait at the same time, and half of what one cost more
+//! than a publish was that. So answers come to one inbox here, are handed out by its reader, and those that will not come are
+//! told of by whoever looks at all of them.
 
 use std::{collections::HashMap, time::Duration};
 
