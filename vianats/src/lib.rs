@@ -66,6 +66,7 @@
 //! cell a core subscription. Listing a family's instances asks the server for all of its subjects, sorted here.
 
 mod ack;
+mod answers;
 mod api;
 mod append;
 mod builder;
