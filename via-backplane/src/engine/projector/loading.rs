@@ -215,6 +215,8 @@ where
     pub(super) fn reload(&mut self, id: KeyId, from: Offset) {
         let Some(keyed) = self.keys.get_mut(id) else { return };
         keyed.began_at = keyed.began_at.max(from);
+        // The family's cursor goes on meanwhile, and what it passes is not in the value that is shown.
+        keyed.copies.begin_rebuilding();
         match &mut keyed.loading {
             // A load under way may have begun too early.
             Some(buffer) => buffer.give_up(),

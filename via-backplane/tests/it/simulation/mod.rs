@@ -16,5 +16,6 @@ mod rules;
 mod seeds;
 mod stage;
 mod trace;
+mod witness;
 mod workload;
 mod world;
