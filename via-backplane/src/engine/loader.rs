@@ -46,6 +46,8 @@ pub(super) struct Loaded<S> {
     pub(super) origin: Origin,
     /// How many records were folded on top of that.
     pub(super) folded: u64,
+    /// Records that everybody skips, because their loss was accepted; in order.
+    accepted: Vec<Offset>,
     /// Every record of the key up to here was in the value it began with.
     began_at: Offset,
 }
@@ -73,6 +75,7 @@ impl<S> Loaded<S> {
             skipped: Vec::new(),
             origin,
             folded: 0,
+            accepted: Vec::new(),
             began_at,
         }
     }
@@ -87,6 +90,7 @@ impl<S> Loaded<S> {
             skipped: Vec::new(),
             origin: Origin::Genesis,
             folded: 0,
+            accepted: Vec::new(),
             began_at: Offset::BEGIN,
         }
     }
@@ -124,6 +128,8 @@ pub(super) struct Load<S> {
     /// Pauses before it begins.
     pause: Duration,
     pub(super) findings: Findings,
+    /// The losses that were accepted, as the manifest said last.
+    accepted: Vec<Offset>,
     /// Why a snapshot that is whole is none for this binary.
     misfit: Option<HaltReason>,
 }
@@ -156,6 +162,7 @@ impl<S: FoldState> Load<S> {
             epoch: Epoch::default(),
             pause: Duration::ZERO,
             findings: Findings::default(),
+            accepted: Vec::new(),
             misfit: None,
         }
     }

@@ -17,6 +17,7 @@ mod family;
 mod holds;
 mod keys;
 mod loader;
+mod losses;
 #[cfg(test)]
 #[allow(dead_code, reason = "a script offers more faults than the tests of one module need")]
 mod map_store;
@@ -24,6 +25,7 @@ pub mod metrics;
 mod missed;
 mod momentum;
 mod notes;
+mod orders;
 mod owned_cell;
 mod projection;
 mod projector;
@@ -50,6 +52,7 @@ pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
 pub use decide::{DecideError, DecideOptions};
 pub use events::{Events, Status, Waited};
+pub use losses::{AcceptLossError, Undecodable};
 pub use projection::{Halt, HaltReason, View};
 pub use registry::RegisterError;
 use settings::Settings;

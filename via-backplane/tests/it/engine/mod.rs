@@ -14,6 +14,7 @@ mod positions;
 mod registration;
 mod replaced_logs;
 mod snapshots;
+mod undecodable;
 
 use std::{sync::Arc, time::Duration};
 
