@@ -10,6 +10,7 @@ mod instances;
 mod losses;
 mod measures;
 mod outages;
+mod pins;
 mod positions;
 mod registration;
 mod replaced_logs;
