@@ -38,9 +38,10 @@ pub use compactor::Compactor;
 #[cfg(feature = "testing")]
 pub use engine::Rules;
 pub use engine::{
-    AppendFailed, AppendOptions, Builder, Cell, Changes, Clock, DecideError, DecideOptions, Engine, Entropy,
-    Events, Fault, Halt, HaltReason, Health, JobError, Monotonic, OnError, OnStop, RegisterError, Status,
-    Stop, Supervisor, UpdateError, View, Waited, internal_cell, metrics,
+    AcceptLossError, AppendFailed, AppendOptions, Builder, Cell, Changes, Clock, DecideError, DecideOptions,
+    Engine, Entropy, Events, Fault, Halt, HaltReason, Health, JobError, Monotonic, OnError, OnStop, Pin,
+    PinError, Rebuilt, RegisterError, Status, Stop, Supervisor, Undecodable, UpdateError, View, Waited,
+    internal_cell, metrics,
 };
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry, TooLarge};

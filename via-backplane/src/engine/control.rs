@@ -14,7 +14,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-#[expect(unused_imports, reason = "tails cross no hole yet")]
 pub(crate) use self::ceiling::CeilingWatch;
 use self::cell::ControlCell;
 pub(crate) use self::cell::{MAX_CONSUMERS, Pin};

@@ -161,7 +161,8 @@ impl<E, S> Events<E, S> {
     /// The records of this family that this pod skipped because they do not decode: the last 1,024, oldest first.
     #[must_use]
     pub fn undecodable(&self) -> Vec<(Key, Offset)> {
-        self.family.undecodable.lock().listed.iter().cloned().collect()
+        let skipped = self.family.undecodable.lock();
+        skipped.listed.iter().map(|record| (record.key.clone(), record.offset)).collect()
     }
 
     /// Waits until a record is folded on this pod: read your writes, here or on any other pod.

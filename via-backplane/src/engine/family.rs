@@ -15,7 +15,9 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     compaction::Candidates,
+    losses::Undecodable,
     metrics::OfFamily,
+    orders::{self, Inbox, Orders},
     projection::{Halt, Projection},
 };
 use crate::{Cursor, Epoch, Head, Key, Offset, RecordId};
@@ -24,6 +26,8 @@ use crate::{Cursor, Epoch, Head, Key, Offset, RecordId};
 const RECENT_RECORDS: usize = 1_024;
 /// How many skipped records are listed; all are counted.
 const LISTED_UNDECODABLE: usize = 1_024;
+/// How much of what is wrong with one is listed, in characters.
+const LISTED_CAUSE: usize = 256;
 /// Instances without a record that handles may hold before those nobody holds any more are forgotten.
 const VACANT_INSTANCES: usize = 1_024;
 
@@ -41,6 +45,10 @@ pub(super) struct Family<E, S> {
     snapshot_interval: AtomicU64,
     /// Where keys are handed in whose older records are no longer needed; unset where none are dropped.
     compaction: OnceLock<Candidates>,
+    /// What is asked of the projector.
+    pub(super) orders: Orders,
+    /// Where it takes that; until it has come for it.
+    inbox: Mutex<Option<Inbox>>,
     event: PhantomData<fn(E)>,
 }
 
@@ -71,7 +79,10 @@ pub(super) struct Progress {
 
 impl<E, S> Family<E, S> {
     pub(super) fn new(name: crate::Family, snapshot_interval: u64) -> Self {
+        let (orders, inbox) = orders::channel();
         Self {
+            orders,
+            inbox: Mutex::new(Some(inbox)),
             progress: watch::Sender::new(Progress {
                 covered: Cursor::begin(Epoch::default()),
                 generation: 0,
@@ -91,6 +102,11 @@ impl<E, S> Family<E, S> {
             event: PhantomData,
             name,
         }
+    }
+
+    /// Where the family's projector takes what is asked of it; there is one projector.
+    pub(super) fn take_inbox(&self) -> Inbox {
+        self.inbox.lock().take().expect("a family has one projector")
     }
 
     pub(super) fn compacts(&self, candidates: Candidates) {
@@ -219,20 +235,26 @@ impl Recent {
 /// The records this pod has skipped because they do not decode.
 #[derive(Default)]
 pub(super) struct Skipped {
-    pub(super) listed: VecDeque<(Key, Offset)>,
+    pub(super) listed: VecDeque<Undecodable>,
 }
 
 impl Skipped {
     /// Lists a record; `false` if it is listed already.
-    pub(super) fn note(&mut self, key: &Key, offset: Offset) -> bool {
-        if self.listed.iter().any(|(listed, at)| *at == offset && listed == key) {
+    pub(super) fn note(&mut self, key: &Key, offset: Offset, cause: &str) -> bool {
+        if self.listed.iter().any(|listed| listed.offset == offset && listed.key == *key) {
             return false;
         }
         if self.listed.len() == LISTED_UNDECODABLE {
             self.listed.pop_front();
         }
-        self.listed.push_back((key.clone(), offset));
+        let cause = cause.chars().take(LISTED_CAUSE).collect();
+        self.listed.push_back(Undecodable { key: key.clone(), offset, cause });
         true
+    }
+
+    /// Lists a record no longer: its loss was accepted, or it was folded after all.
+    pub(super) fn forget(&mut self, key: &Key, offset: Offset) {
+        self.listed.retain(|listed| listed.offset != offset || listed.key != *key);
     }
 }
 

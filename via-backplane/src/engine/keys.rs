@@ -48,6 +48,8 @@ pub(super) struct Keyed<S> {
     /// A copy is being made off the fold path.
     pub(super) copying: bool,
     pub(super) saving: Saving,
+    /// Whether the losses it has skipped are accepted meanwhile is asked again before long.
+    pub(super) is_reviewed: bool,
     touched: bool,
 }
 
@@ -173,6 +175,7 @@ impl<S> Keyed<S> {
             halted: false,
             copying: false,
             saving: Saving::default(),
+            is_reviewed: false,
             touched: false,
         }
     }

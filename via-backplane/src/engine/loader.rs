@@ -47,6 +47,8 @@ pub(super) struct Loaded<S> {
     pub(super) origin: Origin,
     /// How many records were folded on top of that.
     pub(super) folded: u64,
+    /// Records that everybody skips, because their loss was accepted; in order.
+    accepted: Vec<Offset>,
 }
 
 /// What a value began with.
@@ -68,6 +70,7 @@ impl<S> Loaded<S> {
             skipped: Vec::new(),
             origin,
             folded: 0,
+            accepted: Vec::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl<S> Loaded<S> {
             skipped: Vec::new(),
             origin: Origin::Genesis,
             folded: 0,
+            accepted: Vec::new(),
         }
     }
 }
@@ -117,6 +121,8 @@ pub(super) struct Load<S> {
     /// Pauses before it begins.
     pause: Duration,
     pub(super) findings: Findings,
+    /// The losses that were accepted, as the manifest said last.
+    accepted: Vec<Offset>,
     /// Why a snapshot that is whole is none for this binary.
     misfit: Option<HaltReason>,
 }
@@ -149,6 +155,7 @@ impl<S: FoldState> Load<S> {
             epoch: Epoch::default(),
             pause: Duration::ZERO,
             findings: Findings::default(),
+            accepted: Vec::new(),
             misfit: None,
         }
     }

@@ -19,6 +19,7 @@ mod holds;
 mod keys;
 mod lineage;
 mod loader;
+mod losses;
 #[cfg(test)]
 #[allow(dead_code, reason = "a script offers more faults than the tests of one module need")]
 mod map_store;
@@ -26,7 +27,9 @@ pub mod metrics;
 mod missed;
 mod momentum;
 mod notes;
+mod orders;
 mod owned_cell;
+mod pins;
 mod projection;
 mod projector;
 mod reach;
@@ -52,6 +55,8 @@ pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
 pub use decide::{DecideError, DecideOptions};
 pub use events::{Events, Status, Waited};
+pub use losses::{AcceptLossError, Undecodable};
+pub use pins::{Pin, PinError, Rebuilt};
 pub use projection::{Halt, HaltReason, View};
 pub use registry::RegisterError;
 use settings::Settings;

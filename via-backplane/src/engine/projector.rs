@@ -20,6 +20,7 @@ use super::{
     keys::Keys,
     missed::{Lag, Load},
     momentum::Momentum,
+    orders::{Inbox, Order},
     projection::{Halt, HaltReason},
     tail::Tail,
 };
@@ -60,6 +61,8 @@ pub(super) struct Projector<E, S> {
     saves: saves::Saves,
     /// Below what a hole may hide dropped records.
     ceiling: CeilingWatch,
+    /// What is asked of this projector.
+    inbox: Inbox,
     /// Where eviction looks next.
     hand: usize,
     /// The slot of the record that is being decoded, by code that may be the user's.
@@ -94,6 +97,7 @@ where
         let control = Control::new(core.backplane.clone(), core.ambient.entropy.clone(), family.name.clone());
         let (clock, rules) = (core.ambient.monotonic.clone(), core.ambient.rules());
         Self {
+            inbox: family.take_inbox(),
             ceiling: CeilingWatch::new(control, clock, rules, core.settings.compaction_grace),
             selector: Selector::Family(family.name.clone()),
             keys: Keys::default(),
@@ -152,6 +156,7 @@ where
             tokio::select! {
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
+                Some(order) = self.inbox.recv() => self.obey(order),
                 () = &mut over => return,
             }
         }
@@ -182,6 +187,7 @@ where
             tokio::select! {
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
+                Some(order) = self.inbox.recv() => self.obey(order),
                 () = family.wanted() => self.queue_wanted(),
                 () = self.saves.due() => self.start_saves(),
                 item = momentum.next(&mut records), if self.has_room() => {
@@ -194,6 +200,12 @@ where
                     self.take(&batch)?;
                 }
             }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Accepted { key, offset } => self.accept(&key, &[offset]),
         }
     }
 

@@ -9,8 +9,15 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Health, cell::Local, family::Family, projection::Projection};
-use crate::{CellKey, Event, Fold, InvalidKey};
+use super::{
+    Health,
+    cell::Local,
+    family::Family,
+    losses::{self, AcceptLossError, Undecodable},
+    orders::Orders,
+    projection::Projection,
+};
+use crate::{Batch, CellKey, Event, Fold, InvalidKey, Key, Offset};
 
 /// Why a state could not be declared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,9 +87,15 @@ struct Declaration<T: ?Sized> {
 }
 
 /// A family whatever its types.
-trait AnyFamily: Any + Send + Sync {
+pub(super) trait AnyFamily: Any + Send + Sync {
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn add_health(&self, health: &mut Health);
+    /// The records that were skipped, oldest first.
+    fn undecodable(&self) -> Vec<Undecodable>;
+    /// Whether the record of a page is one that nobody decodes.
+    fn looks_lost(&self, key: &Key, offset: Offset, page: &Batch) -> Result<(), AcceptLossError>;
+    /// What its projector is asked goes here.
+    fn orders(&self) -> &Orders;
 }
 
 impl<E: Event, S: Send + Sync + 'static> AnyFamily for Family<E, S> {
@@ -103,6 +116,18 @@ impl<E: Event, S: Send + Sync + 'static> AnyFamily for Family<E, S> {
         let halts =
             projections.iter().filter_map(|projection| Some((projection.key.clone(), projection.halted()?)));
         health.halted.extend(halts);
+    }
+
+    fn undecodable(&self) -> Vec<Undecodable> {
+        self.undecodable.lock().listed.iter().cloned().collect()
+    }
+
+    fn looks_lost(&self, key: &Key, offset: Offset, page: &Batch) -> Result<(), AcceptLossError> {
+        losses::looks_lost(self, key, offset, page)
+    }
+
+    fn orders(&self) -> &Orders {
+        &self.orders
     }
 }
 
@@ -157,6 +182,16 @@ impl Registry {
         let declaration = Declaration { place, type_name: type_name::<T>(), state: local.clone() as _ };
         declared.cells.insert(name.to_owned(), declaration);
         Ok((local, true))
+    }
+
+    /// The family of this name, whatever its types.
+    pub(super) fn find(&self, family: &crate::Family) -> Option<Arc<dyn AnyFamily>> {
+        self.declared.lock().families.get(family.as_str()).map(|found| found.state.clone())
+    }
+
+    /// Every family, by name.
+    pub(super) fn families(&self) -> Vec<Arc<dyn AnyFamily>> {
+        self.declared.lock().families.values().map(|found| found.state.clone()).collect()
     }
 
     pub(super) fn add_health(&self, health: &mut Health) {

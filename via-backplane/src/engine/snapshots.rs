@@ -26,7 +26,7 @@ mod write;
 
 use std::time::Duration;
 
-pub(crate) use compaction::{Hold, TooManyLosses};
+pub(crate) use compaction::{Hold, Refused};
 pub(crate) use manifest::{Generation, Header, Manifest, Snapshot, StateType};
 pub(crate) use notes::LogNotes;
 pub(crate) use read::{Candidate, Candidates, Read, Unusable};

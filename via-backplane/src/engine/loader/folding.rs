@@ -45,11 +45,30 @@ impl<E: Event + Fold<S>, S> Folding<E, S> {
             return Err(Failed::Replaced);
         }
         let (seen, stop) = (self.seen, self.stops_at());
-        let mut records = batch.iter().filter(|record| record.offset > seen && record.offset < stop);
+        let accepted = std::mem::take(&mut self.loaded.accepted);
+        let mut records = batch.iter().filter(|record| {
+            record.offset > seen && record.offset < stop && accepted.binary_search(&record.offset).is_err()
+        });
+        let outcome = self.take_records(&mut records);
+        self.loaded.accepted = accepted;
+        let last = batch.last().map_or(Offset::BEGIN, |record| record.offset);
+        if outcome? && last < stop {
+            // The last ones may be losses that were accepted.
+            self.seen = self.seen.max(last);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Folds records one after the other; `false` once the key is halted.
+    fn take_records<'a>(
+        &mut self,
+        mut records: &mut impl Iterator<Item = Stored<'a>>,
+    ) -> Result<bool, Failed> {
         loop {
             let met = self.decode_some(&mut records);
             self.fold()?;
-            let Some((at, problem)) = met else { break };
+            let Some((at, problem)) = met else { return Ok(true) };
             match problem {
                 Problem::Undecodable(error) => self.loaded.skipped.push((at, error)),
                 Problem::Newer { name, version } => {
@@ -62,7 +81,6 @@ impl<E: Event + Fold<S>, S> Folding<E, S> {
                 }
             }
         }
-        Ok(batch.last().is_none_or(|record| record.offset < stop))
     }
 
     /// The record that is not to be folded any more.

@@ -36,13 +36,12 @@ impl<S: FoldState> Load<S> {
         if let Some(loaded) = before {
             return Ok(Start { loaded, snapshot: None });
         }
-        match self.best::<E>(core, head).await? {
-            Some(start) => Ok(start),
-            None => {
-                let loaded = Loaded::begin(Published::begin(), head.epoch, Origin::Genesis);
-                Ok(Start { loaded, snapshot: None })
-            }
-        }
+        let mut start = self.best::<E>(core, head).await?.unwrap_or_else(|| {
+            let loaded = Loaded::begin(Published::begin(), head.epoch, Origin::Genesis);
+            Start { loaded, snapshot: None }
+        });
+        start.loaded.accepted = std::mem::take(&mut self.accepted);
+        Ok(start)
     }
 
     /// The snapshot to begin with, if there is one.
@@ -61,6 +60,8 @@ impl<S: FoldState> Load<S> {
                 return Ok(None);
             }
         };
+        let notes = candidates.manifest().and_then(|manifest| manifest.notes(head.epoch));
+        self.accepted = notes.map(|notes| notes.accepted().collect()).unwrap_or_default();
         if self.from == From::Oldest && !self.is_compacted(core).await? {
             return Ok(None);
         }

@@ -56,6 +56,8 @@ pub(super) enum Job<S> {
     Saved { key: KeyId, saved: Saved, since: u64 },
     /// An undecodable record is kept from being dropped, or need not be.
     Held { key: KeyId, offset: Offset, hold: Option<Hold> },
+    /// The losses that were accepted of a key that has skipped some records; nothing if they could not be asked for.
+    Reviewed { key: KeyId, accepted: Vec<Offset> },
     /// A key that has no value for want of a snapshot is tried again.
     Again { key: KeyId },
 }
@@ -126,6 +128,7 @@ where
             }
             Job::Saved { key, saved, since } => self.use_saved(key, saved, since),
             Job::Held { key, offset, hold } => self.use_held(key, offset, hold),
+            Job::Reviewed { key, accepted } => self.use_reviewed(key, &accepted),
             Job::Again { key } => self.try_again(key),
         }
         self.publish();

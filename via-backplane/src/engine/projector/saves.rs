@@ -6,7 +6,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{Projector, loading::Job};
 use crate::{
-    Event, Fold, FoldState, Offset,
+    Event, Fold, FoldState, Key, Offset,
     engine::{
         keys::KeyId,
         notes::{self, Note},
@@ -18,6 +18,8 @@ use crate::{
 
 /// Snapshots of one family that are written at the same time.
 const MAX_SAVES: usize = 4;
+/// How often a key that has skipped records asks whether their loss was accepted.
+const REVIEW: Duration = Duration::from_secs(30);
 /// How long a key rests whose snapshot could not be written.
 const REST: Duration = Duration::from_secs(5);
 
@@ -181,21 +183,53 @@ where
     }
 
     pub(super) fn use_held(&mut self, id: KeyId, offset: Offset, hold: Option<Hold>) {
-        let interval = self.family.snapshot_interval();
-        let Some(keyed) = self.keys.get_mut(id) else { return };
+        let Some(keyed) = self.keys.get(id) else { return };
+        let key = keyed.copies.shared.key.clone();
         match hold {
-            Some(Hold::Accepted) => {
-                keyed.saving.accept(offset);
-                let is_due =
-                    keyed.saving.since >= interval && !keyed.saving.is_queued && !keyed.saving.is_running;
-                if is_due && !keyed.saving.is_dirty() {
-                    self.queue_save(id, Duration::ZERO);
-                }
-            }
+            Some(Hold::Accepted) => self.accept(&key, &[offset]),
             Some(Hold::TooLate) => {
-                tracing::error!(key = %keyed.copies.shared.key, %offset, "an undecodable record may be compacted away: others could decode it");
+                tracing::error!(%key, %offset, "an undecodable record may be compacted away: others could decode it");
             }
             Some(Hold::Held) | None => {}
         }
+        self.review_later(id);
+    }
+
+    /// Records whose loss was accepted count as no events: once no others were skipped, the value is for others again.
+    pub(super) fn accept(&mut self, key: &Key, losses: &[Offset]) {
+        for offset in losses {
+            self.family.undecodable.lock().forget(key, *offset);
+        }
+        let interval = self.family.snapshot_interval();
+        let Some(id) = self.keys.find(key) else { return };
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        losses.iter().for_each(|offset| keyed.saving.accept(*offset));
+        let saving = &keyed.saving;
+        if saving.since >= interval && !saving.is_queued && !saving.is_running && !saving.is_dirty() {
+            self.queue_save(id, Duration::ZERO);
+        }
+    }
+
+    /// Asks after a while whether what a key has skipped was accepted, on this pod or another.
+    fn review_later(&mut self, id: KeyId) {
+        let Some(keyed) = self.keys.get_mut(id).filter(|keyed| keyed.saving.is_dirty()) else { return };
+        if std::mem::replace(&mut keyed.is_reviewed, true) {
+            return;
+        }
+        let (core, key, epoch) = (self.core.clone(), keyed.copies.shared.key.clone(), self.cursor.epoch);
+        self.jobs.push(Box::pin(async move {
+            tokio::time::sleep(REVIEW).await;
+            // A failure is no news: it is asked again.
+            let accepted = core.snapshots(&key).accepted_losses(epoch).await.unwrap_or_default();
+            Job::Reviewed { key: id, accepted }
+        }));
+    }
+
+    pub(super) fn use_reviewed(&mut self, id: KeyId, accepted: &[Offset]) {
+        let Some(keyed) = self.keys.get_mut(id) else { return };
+        keyed.is_reviewed = false;
+        let key = keyed.copies.shared.key.clone();
+        self.accept(&key, accepted);
+        self.review_later(id);
     }
 }

@@ -148,8 +148,9 @@ where
     pub(super) fn skip(&mut self, id: KeyId, offset: Offset, error: &Undecodable) {
         let Some(keyed) = self.keys.get_mut(id) else { return };
         keyed.saving.skip(offset);
-        if self.family.undecodable.lock().note(&keyed.copies.shared.key, offset) {
-            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let told = if cause.is_empty() { error.to_string() } else { format!("{error}: {cause}") };
+        if self.family.undecodable.lock().note(&keyed.copies.shared.key, offset, &told) {
             tracing::error!(key = %keyed.copies.shared.key, %offset, %error, cause, "an undecodable record was skipped");
             self.family.metrics.undecodable.increment(1);
         }

@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use super::{
     super::owned_cell::{self, Change, ChangeError, Held, OwnedError},
     Generation, LogNotes, Manifest, Snapshot, Snapshots,
-    notes::MAX_ACCEPTED,
 };
 use crate::{Epoch, Offset};
 
@@ -20,10 +19,14 @@ pub(crate) enum Hold {
     Accepted,
 }
 
-/// A key has accepted as many losses as it can remember.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_ACCEPTED} losses of this key were accepted: compact it before more are")]
-pub(crate) struct TooManyLosses;
+/// Why the loss of a record is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The key has accepted as many losses as it can remember.
+    TooMany,
+    /// A snapshot covers the record, so some binary has folded it.
+    Folded { covered: Offset },
+}
 
 impl Snapshots<'_> {
     /// Keeps a record that this pod cannot decode from being dropped.
@@ -49,12 +52,24 @@ impl Snapshots<'_> {
     }
 
     /// Makes the loss of a record final: it is skipped by everybody, and holds nothing.
-    pub(crate) async fn accept_loss(
-        &self,
-        epoch: Epoch,
-        offset: Offset,
-    ) -> Result<(), ChangeError<TooManyLosses>> {
-        self.change_notes(epoch, |notes| notes.accept(offset).then_some(()).ok_or(TooManyLosses)).await
+    pub(crate) async fn accept_loss(&self, epoch: Epoch, offset: Offset) -> Result<(), ChangeError<Refused>> {
+        let accept = |manifest: &mut Manifest| {
+            let covered =
+                manifest.current().filter(|current| current.epoch() == epoch).map(Snapshot::covered);
+            let notes = LogNotes::of(&mut manifest.notes, epoch);
+            match covered.filter(|covered| *covered >= offset && !notes.has_accepted(offset)) {
+                Some(covered) => Err(Refused::Folded { covered }),
+                None => notes.accept(offset).then_some(()).ok_or(Refused::TooMany),
+            }
+        };
+        self.change_manifest(epoch, accept).await
+    }
+
+    /// The losses that were accepted of the log of this epoch, in order. It may lag.
+    pub(crate) async fn accepted_losses(&self, epoch: Epoch) -> Result<Vec<Offset>, OwnedError> {
+        let held = self.manifest().await?;
+        let notes = held.as_ref().and_then(|held| held.value.notes(epoch));
+        Ok(notes.map(|notes| notes.accepted().collect()).unwrap_or_default())
     }
 
     /// Keeps every record of the key: pods disagree at `offset`, and since when nobody knows.
@@ -123,10 +138,18 @@ impl Snapshots<'_> {
         epoch: Epoch,
         mut edit: impl FnMut(&mut LogNotes) -> Result<(), R>,
     ) -> Result<(), ChangeError<R>> {
+        self.change_manifest(epoch, |manifest| edit(LogNotes::of(&mut manifest.notes, epoch))).await
+    }
+
+    async fn change_manifest<R: std::fmt::Debug>(
+        &self,
+        epoch: Epoch,
+        mut edit: impl FnMut(&mut Manifest) -> Result<(), R>,
+    ) -> Result<(), ChangeError<R>> {
         let change = |held: Option<&Held<Manifest>>| {
             let present = held.map(|held| held.value.clone()).unwrap_or_default();
             let mut manifest = present.clone();
-            edit(LogNotes::of(&mut manifest.notes, epoch))?;
+            edit(&mut manifest)?;
             let says_nothing = manifest.notes(epoch).is_none_or(LogNotes::is_empty);
             let is_new = present.notes(epoch).is_none();
             let is_news = manifest != present && !(is_new && says_nothing);

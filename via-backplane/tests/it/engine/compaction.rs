@@ -12,7 +12,7 @@ use via_inmem::InMemory;
 use super::{Noted, Notes, PATIENCE, measures::Meter, note, notes, start, stop, until};
 
 /// An engine that writes snapshots at once, and drops what they cover soon.
-fn compacting(backplane: Arc<dyn Backplane>) -> Builder {
+pub(super) fn compacting(backplane: Arc<dyn Backplane>) -> Builder {
     Engine::builder(backplane)
         .snapshot_interval(4)
         .snapshot_pause(Duration::ZERO)
@@ -20,16 +20,20 @@ fn compacting(backplane: Arc<dyn Backplane>) -> Builder {
 }
 
 /// A memory that tells no reader of what was dropped, as JetStream does not.
-fn silent() -> InMemory {
+pub(super) fn silent() -> InMemory {
     InMemory::builder().silent_compaction().build()
 }
 
-async fn floor(memory: &InMemory, notes: &Events<Noted, Notes>) -> Offset {
+pub(super) async fn floor(memory: &InMemory, notes: &Events<Noted, Notes>) -> Offset {
     memory.compactor().expect("memory compacts").floor(notes.key()).await.expect("memory answers")
 }
 
 /// Notes lines until some of them are dropped; answers how many there are.
-async fn note_until_dropped(memory: &InMemory, notes: &Events<Noted, Notes>, above: Offset) -> usize {
+pub(super) async fn note_until_dropped(
+    memory: &InMemory,
+    notes: &Events<Noted, Notes>,
+    above: Offset,
+) -> usize {
     let mut lines = notes.loaded().await.len();
     let dropped = async {
         while floor(memory, notes).await <= above {

@@ -10,10 +10,12 @@ mod instances;
 mod losses;
 mod measures;
 mod outages;
+mod pins;
 mod positions;
 mod registration;
 mod replaced_logs;
 mod snapshots;
+mod undecodable;
 
 use std::{sync::Arc, time::Duration};
 

@@ -13,7 +13,7 @@ use via_inmem::InMemory;
 use super::{PATIENCE, halted, measures::Meter, note, noted, notes, start, stop, until};
 
 /// An engine that writes a snapshot of every four records, at once.
-fn saving(memory: &InMemory) -> Builder {
+pub(super) fn saving(memory: &InMemory) -> Builder {
     Engine::builder(Arc::new(memory.clone())).snapshot_interval(4).snapshot_pause(Duration::ZERO)
 }
 
@@ -35,7 +35,7 @@ async fn manifests(memory: &InMemory) -> Vec<CellKey> {
 }
 
 /// Waits until this many snapshots were written here.
-async fn written(meter: &Meter, snapshots: u64) {
+pub(super) async fn written(meter: &Meter, snapshots: u64) {
     let reached = async {
         while meter.count("via_snapshot_written_total{family=notes}") < snapshots {
             tokio::task::yield_now().await;
@@ -44,13 +44,13 @@ async fn written(meter: &Meter, snapshots: u64) {
     tokio::time::timeout(PATIENCE, reached).await.expect("the snapshots are written");
 }
 
-async fn note_all(notes: &Events<super::Noted, super::Notes>, texts: std::ops::Range<usize>) {
+pub(super) async fn note_all(notes: &Events<super::Noted, super::Notes>, texts: std::ops::Range<usize>) {
     for n in texts {
         note(notes, &n.to_string()).await;
     }
 }
 
-fn lines(texts: std::ops::Range<usize>) -> Vec<String> {
+pub(super) fn lines(texts: std::ops::Range<usize>) -> Vec<String> {
     texts.map(|n| n.to_string()).collect()
 }
 

@@ -104,10 +104,14 @@ async fn a_hold_that_a_confirmation_overtakes_is_too_late() {
 
 #[tokio::test]
 async fn an_accepted_loss_holds_nothing_and_is_remembered_as_long_as_it_may_be_met() {
-    let pod = with_two(SMALL).await;
+    let pod = Pod::new(store());
     assert_eq!(hold(&pod, 8).await, Hold::Held);
     pod.snapshots().accept_loss(EPOCH, Offset(8)).await.expect("accepted");
     assert_eq!(hold(&pod, 8).await, Hold::Accepted);
+    for covered in [10, 20] {
+        pod.written(&draft(covered, SMALL)).await;
+    }
+    pod.snapshots().accept_loss(EPOCH, Offset(8)).await.expect("accepted already");
     let accepted = async || {
         let manifest = pod.manifest().await;
         manifest.notes(EPOCH).is_some_and(|notes| notes.has_accepted(Offset(8)))
@@ -121,12 +125,24 @@ async fn an_accepted_loss_holds_nothing_and_is_remembered_as_long_as_it_may_be_m
 #[tokio::test]
 async fn the_head_stays_and_so_does_its_accepted_loss() {
     let pod = Pod::new(store());
+    pod.snapshots().accept_loss(EPOCH, Offset(5)).await.expect("accepted");
     for covered in [10, 20] {
         pod.written(&Draft { key_head: cursor(5), ..draft(covered, SMALL) }).await;
     }
-    pod.snapshots().accept_loss(EPOCH, Offset(5)).await.expect("accepted");
     assert_eq!(confirm(&pod, FAR).await, Some(Offset(11)));
     assert!(pod.manifest().await.notes(EPOCH).is_some_and(|notes| notes.has_accepted(Offset(5))));
+}
+
+#[tokio::test]
+async fn what_a_snapshot_has_is_not_lost() {
+    let pod = with_two(SMALL).await;
+    for offset in [8, 20] {
+        let refused = pod.snapshots().accept_loss(EPOCH, Offset(offset)).await;
+        let folded = Refused::Folded { covered: Offset(20) };
+        assert!(matches!(&refused, Err(ChangeError::Rejected(reason)) if *reason == folded), "{refused:?}");
+    }
+    pod.snapshots().accept_loss(EPOCH, Offset(21)).await.expect("nothing has it");
+    pod.snapshots().accept_loss(Epoch(9), Offset(8)).await.expect("it is of another log");
 }
 
 #[tokio::test]
@@ -137,7 +153,7 @@ async fn too_many_accepted_losses_are_refused() {
         snapshots.accept_loss(EPOCH, Offset(offset)).await.expect("accepted");
     }
     let refused = snapshots.accept_loss(EPOCH, Offset(257)).await;
-    assert!(matches!(refused, Err(ChangeError::Rejected(TooManyLosses))), "{refused:?}");
+    assert!(matches!(refused, Err(ChangeError::Rejected(Refused::TooMany))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -207,13 +223,13 @@ async fn a_probe_whose_answer_is_lost_ends_no_window() {
 async fn what_was_confirmed_of_a_log_that_was_put_back_is_forgotten() {
     let pod = with_two(SMALL).await;
     assert_eq!(confirm(&pod, FAR).await, Some(Offset(11)));
-    pod.snapshots().accept_loss(EPOCH, Offset(15)).await.expect("accepted");
+    pod.snapshots().accept_loss(EPOCH, Offset(25)).await.expect("accepted");
     // The log went back to offset 4, and goes on with other records; its epoch is the same.
     let refuted = vec![Generation(1), Generation(2)];
     pod.written(&Draft { refuted, ..draft(6, SMALL) }).await;
     assert_eq!(confirm(&pod, FAR).await, None);
     assert_eq!(hold(&pod, 5).await, Hold::Held);
-    assert_eq!(hold(&pod, 15).await, Hold::Held, "it is another record");
+    assert_eq!(hold(&pod, 25).await, Hold::Held, "it is another record");
     pod.written(&Draft { clears_holds_up_to: Some(Offset(5)), ..draft(8, SMALL) }).await;
     assert_eq!(confirm(&pod, FAR).await, Some(Offset(7)));
 }

@@ -1,0 +1,23 @@
+//! What is asked of a family's projector, whatever the family's types.
+
+use tokio::sync::mpsc;
+
+use crate::{Key, Offset};
+
+/// Orders that may wait for a projector.
+const MAX_ORDERS: usize = 64;
+
+/// One thing a projector is told, or asked to do.
+pub(super) enum Order {
+    /// The loss of a record of this key was accepted.
+    Accepted { key: Key, offset: Offset },
+}
+
+/// Where orders are given.
+pub(super) type Orders = mpsc::Sender<Order>;
+/// Where the projector takes them.
+pub(super) type Inbox = mpsc::Receiver<Order>;
+
+pub(super) fn channel() -> (Orders, Inbox) {
+    mpsc::channel(MAX_ORDERS)
+}
