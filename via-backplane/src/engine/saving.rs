@@ -97,6 +97,13 @@ impl Saving {
         }
     }
 
+    /// The value was folded anew: what it skips is told again.
+    pub(super) fn refolded(&mut self, findings: Findings) {
+        self.skipped.clear();
+        self.skipped_too_many = false;
+        self.findings.add(&findings);
+    }
+
     /// The loss of a skipped record was accepted: it counts as no event.
     pub(super) fn accept(&mut self, offset: Offset) {
         self.skipped.retain(|skipped| *skipped != offset);
