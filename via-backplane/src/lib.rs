@@ -38,9 +38,10 @@ pub use compactor::Compactor;
 #[cfg(feature = "testing")]
 pub use engine::Rules;
 pub use engine::{
-    AcceptLossError, AppendFailed, AppendOptions, Builder, Cell, Changes, Clock, DecideError, DecideOptions,
-    Engine, Entropy, Events, Fault, Halt, HaltReason, Health, JobError, Monotonic, OnError, OnStop, Pin,
-    PinError, Rebuilt, RegisterError, Status, Stop, Supervisor, Undecodable, UpdateError, View, Waited,
+    AcceptLossError, AppendFailed, AppendOptions, AtError, Builder, Cell, Changes, Clock, DecideError,
+    DecideOptions, Digest, Engine, Entropy, Events, Fault, FoldedFrom, Halt, HaltReason, Health, JobError,
+    Monotonic, OnError, OnStop, Parted, Party, Past, Pin, PinError, Rebuilt, RefoldError, Refolded,
+    RegisterError, Status, Stop, Supervisor, Undecodable, UpdateError, Verified, VerifyError, View, Waited,
     internal_cell, metrics,
 };
 pub use envelope::{Envelope, EnvelopeError};

@@ -1,31 +1,76 @@
-//! Comparing values of two folds by the digests of their encodings.
+//! A hash of a state, by which pods compare what they have folded.
+
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{Core, projection::Published, supervisor::JobError};
-use crate::{Codec as _, FoldState, codec::MessagePack};
-use std::sync::Arc;
+use crate::{Codec as _, EncodeError, FoldState, codec::MessagePack};
 
 /// How often an encoding is decoded and encoded again to see whether it stays the same. A map of two entries comes out in the
 /// same order every other time.
 const TRIES: usize = 16;
 
-/// The BLAKE3 digest of an encoded state.
-pub(super) fn of(bytes: &[u8]) -> [u8; 32] {
-    *blake3::hash(bytes).as_bytes()
+/// The BLAKE3 digest of a state as snapshots keep it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub(crate) [u8; 32]);
+
+impl Digest {
+    /// The digest of a state.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the state cannot be written down.
+    pub fn of<S: FoldState>(state: &S) -> Result<Self, EncodeError> {
+        bytes_of(state).map(|bytes| Self::of_bytes(&bytes))
+    }
+
+    /// The digest of an encoded state.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// A value with the digest of its state, which is computed off the fold path.
+pub(super) async fn digested<S: FoldState, V: AsRef<S> + Send + 'static>(
+    core: &Core,
+    value: V,
+) -> Result<(V, Result<Digest, EncodeError>), JobError> {
+    let digest = move || {
+        let digest = Digest::of(value.as_ref());
+        (value, digest)
+    };
+    core.copy("digest of a state".to_owned(), digest).await
 }
 
 /// Encodes a value off the fold path; the error says why it cannot be.
 pub(super) async fn encode<S: FoldState>(
     core: &Core,
     value: Arc<Published<S>>,
-) -> Result<Result<Bytes, String>, JobError> {
+) -> Result<Result<Bytes, EncodeError>, JobError> {
     core.copy("encode a state".to_owned(), move || bytes_of(&value.state)).await
 }
 
-fn bytes_of<S: FoldState>(state: &S) -> Result<Bytes, String> {
+fn bytes_of<S: FoldState>(state: &S) -> Result<Bytes, EncodeError> {
     let mut bytes = Vec::new();
-    MessagePack::encode(state, &mut bytes).map_err(|error| error.to_string())?;
+    MessagePack::encode(state, &mut bytes)?;
     Ok(bytes.into())
 }
 

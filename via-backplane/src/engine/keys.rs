@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use rapidhash::fast::RandomState;
+use tokio::sync::oneshot;
 
-use super::{projection::Copies, saving::Saving};
+use super::{projection::Copies, refold::Answer, saving::Saving};
 use crate::{Key, Offset, OwnedRecord, Stored};
 
 /// Records that may be kept for one key while it is being loaded; beyond that its load goes another round.
@@ -50,6 +51,8 @@ pub(super) struct Keyed<S> {
     pub(super) saving: Saving,
     /// Whether the losses it has skipped are accepted meanwhile is asked again before long.
     pub(super) is_reviewed: bool,
+    /// Its value is being computed anew.
+    pub(super) refolding: Option<Box<Refolding>>,
     touched: bool,
 }
 
@@ -165,6 +168,13 @@ impl<S> Keys<S> {
 }
 
 impl<S> Keyed<S> {
+    /// Keeps a record for a value that is being computed anew.
+    pub(super) fn keep(&mut self, record: &Stored<'_>) {
+        if let Some(refolding) = &mut self.refolding {
+            refolding.buffer.add(record);
+        }
+    }
+
     /// A key whose load is about to begin.
     pub(super) fn loading(copies: Copies<S>) -> Self {
         Self {
@@ -176,9 +186,17 @@ impl<S> Keyed<S> {
             copying: false,
             saving: Saving::default(),
             is_reviewed: false,
+            refolding: None,
             touched: false,
         }
     }
+}
+
+/// A value that is being computed anew.
+pub(super) struct Refolding {
+    /// The key's records since that began.
+    pub(super) buffer: Buffer,
+    pub(super) reply: oneshot::Sender<Answer>,
 }
 
 /// A key's records that came while its value was on its way (PROTOCOL §7).
@@ -220,6 +238,9 @@ impl Buffer {
     /// The records above what was loaded; `None` if some were not kept.
     pub(super) fn above(mut self, loaded: Offset) -> Option<Vec<OwnedRecord>> {
         self.records.retain(|record| record.offset > loaded);
+        // Those that were kept for a load as well came twice.
+        self.records.sort_by_key(|record| record.offset);
+        self.records.dedup_by_key(|record| record.offset);
         (!self.overflowed).then_some(self.records)
     }
 }

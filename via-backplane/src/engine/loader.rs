@@ -107,13 +107,35 @@ pub(super) struct Findings {
     pub(super) unreadable: Vec<Generation>,
 }
 
+/// How far a value is folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// To the key's present head.
+    Head,
+    /// Up to this offset.
+    Through(Offset),
+    /// Up to the record before the one that stops the key.
+    Before(Halt),
+}
+
+impl Bound {
+    /// Whether a record is to be folded.
+    fn has(&self, offset: Offset) -> bool {
+        match self {
+            Self::Head => true,
+            Self::Through(last) => offset <= *last,
+            Self::Before(halt) => offset < halt.at,
+        }
+    }
+}
+
 /// What is to be loaded.
 pub(super) struct Load<S> {
     key: Key,
     selector: Selector,
     from: From,
-    /// The record that stops the key, and why: the value is folded up to the one before.
-    stop: Option<Halt>,
+    /// How far the value is folded.
+    bound: Bound,
     /// What an earlier round came to.
     before: Option<Loaded<S>>,
     /// The log's generation when the last round began.
@@ -150,7 +172,7 @@ impl<S: FoldState> Load<S> {
             selector: Selector::Key(key.clone()),
             key,
             from: From::Newest,
-            stop: None,
+            bound: Bound::Head,
             before: None,
             epoch: Epoch::default(),
             pause: Duration::ZERO,
@@ -180,8 +202,18 @@ impl<S: FoldState> Load<S> {
 
     /// Up to the record before a halt.
     pub(super) fn up_to(mut self, halt: Halt) -> Self {
-        self.stop = Some(halt);
+        self.bound = Bound::Before(halt);
         self
+    }
+
+    /// Up to an offset, whether or not there is a record of the key.
+    pub(super) fn through(mut self, last: Offset) -> Self {
+        self.bound = Bound::Through(last);
+        self
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.key
     }
 
     /// Loads, retrying for as long as the backplane is away.
@@ -198,8 +230,8 @@ impl<S: FoldState> Load<S> {
                 Ok(None) => overtaken += 1,
                 Err(Failed::Panicked(Panicked { at, message })) => {
                     let halt = Halt { at, reason: HaltReason::Panicked { message } };
-                    let before = self.stop.replace(halt.clone());
-                    if before.is_none_or(|before| before.at > at) {
+                    let before = std::mem::replace(&mut self.bound, Bound::Before(halt.clone()));
+                    if before.has(at) {
                         continue;
                     }
                     // It folded well a moment ago: no value of such a fold is worth showing.
@@ -265,7 +297,7 @@ impl<S: FoldState> Load<S> {
         let head = log.head(&self.selector).await?;
         self.epoch = head.epoch;
         let Start { loaded, snapshot } = self.begin::<E>(core, head).await?;
-        let mut folding = Folding::<E, S>::new(loaded, self.stop.clone());
+        let mut folding = Folding::<E, S>::new(loaded, self.bound.clone());
         let stands_at = folding.cursor();
         if head.offset == Offset::BEGIN && stands_at.offset == Offset::BEGIN {
             return Ok(folding.into_loaded(head));

@@ -29,10 +29,12 @@ mod momentum;
 mod notes;
 mod orders;
 mod owned_cell;
+mod past;
 mod pins;
 mod projection;
 mod projector;
 mod reach;
+mod refold;
 mod registry;
 mod retry;
 mod saving;
@@ -40,6 +42,7 @@ mod settings;
 mod snapshots;
 mod supervisor;
 mod tail;
+mod verify;
 mod write;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
@@ -54,13 +57,17 @@ pub use append::{AppendFailed, AppendOptions};
 pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
 pub use decide::{DecideError, DecideOptions};
+pub use digest::Digest;
 pub use events::{Events, Status, Waited};
 pub use losses::{AcceptLossError, Undecodable};
+pub use past::{AtError, FoldedFrom, Past};
 pub use pins::{Pin, PinError, Rebuilt};
 pub use projection::{Halt, HaltReason, View};
+pub use refold::{RefoldError, Refolded};
 pub use registry::RegisterError;
 use settings::Settings;
 pub use supervisor::{Fault, JobError, OnError, OnStop, Stop, Supervisor};
+pub use verify::{Parted, Party, Verified, VerifyError};
 
 use crate::{Backplane, CellKey, Event, Fold, FoldState, Key};
 

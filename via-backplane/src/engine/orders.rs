@@ -1,7 +1,8 @@
 //! What is asked of a family's projector, whatever the family's types.
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::refold::Answer;
 use crate::{Key, Offset};
 
 /// Orders that may wait for a projector.
@@ -11,6 +12,8 @@ const MAX_ORDERS: usize = 64;
 pub(super) enum Order {
     /// The loss of a record of this key was accepted.
     Accepted { key: Key, offset: Offset },
+    /// This key's value is to be computed anew.
+    Refold { key: Key, reply: oneshot::Sender<Answer> },
 }
 
 /// Where orders are given.

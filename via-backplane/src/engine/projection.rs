@@ -276,6 +276,11 @@ impl<S> Projection<S> {
         slot.is_rebuilding || slot.value.is_none()
     }
 
+    /// Whether a value that a panic tore is being folded anew.
+    pub(crate) fn is_rebuilding(&self) -> bool {
+        self.slot.lock().is_rebuilding
+    }
+
     pub(crate) fn halted(&self) -> Option<Halt> {
         self.slot.lock().halt.clone()
     }

@@ -5,6 +5,7 @@
 
 mod holes;
 mod loading;
+mod refolds;
 mod saves;
 mod taking;
 
@@ -29,6 +30,7 @@ use crate::{
     RecordId, Resume, Selector,
 };
 use loading::Job;
+use refolds::MAX_REFOLDS;
 
 /// Records that may wait for a fresh copy of a state; beyond that, the projector takes no more from the log.
 const MAX_WAITING_RECORDS: usize = 16_384;
@@ -63,6 +65,8 @@ pub(super) struct Projector<E, S> {
     ceiling: CeilingWatch,
     /// What is asked of this projector.
     inbox: Inbox,
+    /// Values that are being computed anew.
+    refolds: usize,
     /// Where eviction looks next.
     hand: usize,
     /// The slot of the record that is being decoded, by code that may be the user's.
@@ -98,6 +102,7 @@ where
         let (clock, rules) = (core.ambient.monotonic.clone(), core.ambient.rules());
         Self {
             inbox: family.take_inbox(),
+            refolds: 0,
             ceiling: CeilingWatch::new(control, clock, rules, core.settings.compaction_grace),
             selector: Selector::Family(family.name.clone()),
             keys: Keys::default(),
@@ -156,7 +161,7 @@ where
             tokio::select! {
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
-                Some(order) = self.inbox.recv() => self.obey(order),
+                Some(order) = self.inbox.recv(), if self.refolds < MAX_REFOLDS => self.obey(order),
                 () = &mut over => return,
             }
         }
@@ -187,7 +192,7 @@ where
             tokio::select! {
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
-                Some(order) = self.inbox.recv() => self.obey(order),
+                Some(order) = self.inbox.recv(), if self.refolds < MAX_REFOLDS => self.obey(order),
                 () = family.wanted() => self.queue_wanted(),
                 () = self.saves.due() => self.start_saves(),
                 item = momentum.next(&mut records), if self.has_room() => {
@@ -206,6 +211,7 @@ where
     fn obey(&mut self, order: Order) {
         match order {
             Order::Accepted { key, offset } => self.accept(&key, &[offset]),
+            Order::Refold { key, reply } => self.refold(&key, reply),
         }
     }
 

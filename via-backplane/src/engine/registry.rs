@@ -6,18 +6,21 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Health,
+    Core, Health,
     cell::Local,
     family::Family,
     losses::{self, AcceptLossError, Undecodable},
     orders::Orders,
     projection::Projection,
+    refold,
+    verify::{self, Verified, VerifyError},
 };
-use crate::{Batch, CellKey, Event, Fold, InvalidKey, Key, Offset};
+use crate::{Batch, CellKey, Event, Fold, FoldState, InvalidKey, Key, Offset};
 
 /// Why a state could not be declared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,9 +99,13 @@ pub(super) trait AnyFamily: Any + Send + Sync {
     fn looks_lost(&self, key: &Key, offset: Offset, page: &Batch) -> Result<(), AcceptLossError>;
     /// What its projector is asked goes here.
     fn orders(&self) -> &Orders;
+    /// Waits until a key has a value or is halted.
+    fn here(self: Arc<Self>, key: Key) -> BoxFuture<'static, ()>;
+    /// Compares a key with its log.
+    fn verify(self: Arc<Self>, core: Core, key: Key) -> BoxFuture<'static, Result<Verified, VerifyError>>;
 }
 
-impl<E: Event, S: Send + Sync + 'static> AnyFamily for Family<E, S> {
+impl<E: Event + Fold<S>, S: FoldState> AnyFamily for Family<E, S> {
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
@@ -129,6 +136,18 @@ impl<E: Event, S: Send + Sync + 'static> AnyFamily for Family<E, S> {
     fn orders(&self) -> &Orders {
         &self.orders
     }
+
+    fn here(self: Arc<Self>, key: Key) -> BoxFuture<'static, ()> {
+        async move {
+            let projection = self.projection(&key);
+            refold::here(&projection, || self.want(&projection)).await;
+        }
+        .boxed()
+    }
+
+    fn verify(self: Arc<Self>, core: Core, key: Key) -> BoxFuture<'static, Result<Verified, VerifyError>> {
+        verify::verify(core, self, key).boxed()
+    }
 }
 
 impl Registry {
@@ -141,7 +160,7 @@ impl Registry {
     ) -> Result<(Arc<Family<E, S>>, bool), RegisterError>
     where
         E: Event + Fold<S>,
-        S: Send + Sync + 'static,
+        S: FoldState,
     {
         let mut declared = self.declared.lock();
         declared.claim_event::<E>(place)?;

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Core, digest,
+    Core,
+    digest::{self, Digest},
     loader::Findings,
     projection::Published,
     snapshots::{Draft, Generation, Header, Outcome, StateType},
@@ -92,6 +93,13 @@ impl Saving {
         } else {
             self.skipped.push(offset);
         }
+    }
+
+    /// The value was folded anew: what it skips is told again.
+    pub(super) fn refolded(&mut self, findings: Findings) {
+        self.skipped.clear();
+        self.skipped_too_many = false;
+        self.findings.add(&findings);
     }
 
     /// The loss of a skipped record was accepted: it counts as no event.
@@ -295,7 +303,7 @@ async fn diverges<S: FoldState>(
     header: &Header,
     bytes: Bytes,
 ) -> Result<bool, JobError> {
-    if header.digest[..] == digest::of(&bytes) {
+    if header.digest[..] == Digest::of_bytes(&bytes).as_bytes()[..] {
         return Ok(false);
     }
     let is_comparable = digest::is_comparable::<S>(core, bytes).await?;

@@ -2,27 +2,43 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Failed, Loaded};
+use super::{Bound, Failed, Loaded};
 use crate::{
     Batch, Cursor, Event, Fold, Head, Offset, Stored,
     engine::{
         decode::{Decoded, Problem, decode},
-        projection::{Halt, HaltReason, Published, fold_all},
+        projection::{Halt, HaltReason, Panicked, Published, fold_all},
     },
 };
 
 pub(super) struct Folding<E, S> {
     loaded: Loaded<S>,
-    stop: Option<Halt>,
+    bound: Bound,
     events: Vec<Decoded<E>>,
     /// The last record looked at.
     seen: Offset,
 }
 
+impl<S> Loaded<S> {
+    /// Folds records on top that came since, or says what stops them; then there is no value any more.
+    pub(in crate::engine) fn on<E: Event + Fold<S>>(self, batch: &Batch) -> Result<Self, Halt> {
+        let complete_to = batch.last().map_or(Offset::BEGIN, |last| last.offset).max(self.complete_to);
+        let head = Head { epoch: self.epoch, offset: complete_to };
+        let mut folding = Folding::<E, S>::new(self, Bound::Head);
+        match folding.take(batch) {
+            Ok(_) => Ok(folding.into_loaded(head)),
+            Err(Failed::Panicked(Panicked { at, message })) => {
+                Err(Halt { at, reason: HaltReason::Panicked { message } })
+            }
+            Err(Failed::Backend(_) | Failed::Replaced) => unreachable!("it is a batch of the same log"),
+        }
+    }
+}
+
 impl<E: Event + Fold<S>, S> Folding<E, S> {
-    pub(super) fn new(loaded: Loaded<S>, stop: Option<Halt>) -> Self {
+    pub(super) fn new(loaded: Loaded<S>, bound: Bound) -> Self {
         let folded = loaded.value.as_ref().map_or(Offset::BEGIN, |value| value.key_head.offset);
-        Self { seen: folded.max(loaded.complete_to), loaded, stop, events: Vec::new() }
+        Self { seen: folded.max(loaded.complete_to), loaded, bound, events: Vec::new() }
     }
 
     /// The last record looked at.
@@ -44,15 +60,17 @@ impl<E: Event + Fold<S>, S> Folding<E, S> {
         if batch.epoch() != self.loaded.epoch {
             return Err(Failed::Replaced);
         }
-        let (seen, stop) = (self.seen, self.stops_at());
+        let (seen, bound) = (self.seen, self.bound.clone());
         let accepted = std::mem::take(&mut self.loaded.accepted);
         let mut records = batch.iter().filter(|record| {
-            record.offset > seen && record.offset < stop && accepted.binary_search(&record.offset).is_err()
+            record.offset > seen
+                && bound.has(record.offset)
+                && accepted.binary_search(&record.offset).is_err()
         });
         let outcome = self.take_records(&mut records);
         self.loaded.accepted = accepted;
         let last = batch.last().map_or(Offset::BEGIN, |record| record.offset);
-        if outcome? && last < stop {
+        if outcome? && bound.has(last) {
             // The last ones may be losses that were accepted.
             self.seen = self.seen.max(last);
             return Ok(true);
@@ -81,11 +99,6 @@ impl<E: Event + Fold<S>, S> Folding<E, S> {
                 }
             }
         }
-    }
-
-    /// The record that is not to be folded any more.
-    fn stops_at(&self) -> Offset {
-        self.stop.as_ref().map_or(Offset(u64::MAX), |halt| halt.at)
     }
 
     /// Decodes until there are no more records, or one that does not.
@@ -128,10 +141,14 @@ impl<E: Event + Fold<S>, S> Folding<E, S> {
 
     /// What was loaded when `head` was the key's head, or when it was already past it.
     pub(super) fn into_loaded(mut self, head: Head) -> Loaded<S> {
-        if self.loaded.halt.is_none() {
-            self.loaded.halt = self.stop.take();
-        }
         self.loaded.complete_to = self.seen.max(head.offset);
+        match self.bound {
+            Bound::Head => {}
+            Bound::Through(last) => self.loaded.complete_to = self.loaded.complete_to.min(last),
+            Bound::Before(halt) => {
+                self.loaded.halt.get_or_insert(halt);
+            }
+        }
         self.loaded
     }
 }

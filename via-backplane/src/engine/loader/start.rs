@@ -120,7 +120,7 @@ impl<S: FoldState> Load<S> {
             self.findings.refuted.push(generation);
             return false;
         }
-        self.stop.as_ref().is_none_or(|halt| header.key_head.offset < halt.at)
+        self.bound.has(header.key_head.offset)
     }
 
     /// The state of a snapshot, whichever version of the fold wrote it.

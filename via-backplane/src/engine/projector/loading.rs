@@ -22,7 +22,7 @@ const MAX_LOADS: usize = 64;
 /// How long a key rests that has no value for want of a snapshot.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// How long a load waits that found another log than the tail has.
-const DOUBT: Duration = Duration::from_millis(20);
+pub(super) const DOUBT: Duration = Duration::from_millis(20);
 /// Places that eviction looks at each time a value was loaded.
 const LOOKS: usize = 64;
 
@@ -52,6 +52,8 @@ pub(super) enum Job<S> {
     Copied { key: KeyId, copy: Result<Published<S>, String> },
     /// A value from the log and what was found on the way, or why there is none.
     Loaded { key: KeyId, loaded: Result<(Loaded<S>, Findings), String> },
+    /// A value that was computed anew, and what was found on the way, or why there is none.
+    Refolded { key: KeyId, loaded: Result<(Loaded<S>, Findings), String> },
     /// A snapshot that was due, of so many records.
     Saved { key: KeyId, saved: Saved, since: u64 },
     /// An undecodable record is kept from being dropped, or need not be.
@@ -126,6 +128,7 @@ where
                 self.use_loaded(key, loaded);
                 self.evict();
             }
+            Job::Refolded { key, loaded } => self.use_refolded(key, loaded),
             Job::Saved { key, saved, since } => self.use_saved(key, saved, since),
             Job::Held { key, offset, hold } => self.use_held(key, offset, hold),
             Job::Reviewed { key, accepted } => self.use_reviewed(key, &accepted),
@@ -220,6 +223,9 @@ where
         keyed.began_at = keyed.began_at.max(from);
         // The family's cursor goes on meanwhile, and what it passes is not in the value that is shown.
         keyed.copies.begin_rebuilding();
+        if let Some(refolding) = &mut keyed.refolding {
+            refolding.buffer.give_up();
+        }
         match &mut keyed.loading {
             // A load under way may have begun too early.
             Some(buffer) => buffer.give_up(),
@@ -230,7 +236,7 @@ where
         }
     }
 
-    fn tell_of_recovery(&self, key: &Key, halt: &Halt) {
+    pub(super) fn tell_of_recovery(&self, key: &Key, halt: &Halt) {
         tracing::info!(%key, reason = %halt.reason, "the key is no longer halted on this pod");
         self.family.metrics.halted(&halt.reason).decrement(1.0);
     }
@@ -319,8 +325,8 @@ where
     fn may_go(&self, id: KeyId, most: usize) -> bool {
         let Some(keyed) = self.keys.get(id) else { return false };
         let projection = &keyed.copies.shared;
-        let is_busy =
-            keyed.loading.is_some() || keyed.copying || keyed.saving.is_running || !keyed.copies.is_settled();
+        let is_busy = keyed.loading.is_some() || keyed.refolding.is_some() || keyed.copying;
+        let is_busy = is_busy || keyed.saving.is_running || !keyed.copies.is_settled();
         // A halted key is what an operator looks for, so it goes only where there are far too many.
         let is_kept = keyed.halted && self.keys.len() <= most.saturating_mul(2);
         let is_plain = projection.key.instance_name().is_none();
@@ -350,6 +356,7 @@ where
         self.cursor_key = None;
         self.waiting = missed::Load::default();
         self.jobs.clear();
+        self.refolds = 0;
         self.queue = Queue::default();
         self.saves.clear();
         *self.family.recent.lock() = Recent::default();

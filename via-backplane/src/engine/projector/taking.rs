@@ -120,16 +120,23 @@ where
     /// Whether a key's value takes this record now. While the value is being loaded, the record is kept for it.
     fn is_followed(&mut self, key: KeyId, record: &Stored<'_>) -> bool {
         let Some(keyed) = self.keys.get_mut(key) else { return false };
-        match &mut keyed.loading {
+        let is_followed = match &mut keyed.loading {
             Some(buffer) => {
                 buffer.add(record);
                 false
             }
             None => !keyed.halted && record.offset > keyed.complete_to,
+        };
+        if !is_followed {
+            keyed.keep(record);
         }
+        is_followed
     }
 
     fn meet_problem(&mut self, key: KeyId, record: &Stored<'_>, problem: Problem) {
+        if let Some(keyed) = self.keys.get_mut(key) {
+            keyed.keep(record);
+        }
         match problem {
             Problem::Undecodable(error) => self.skip(key, record.offset, &error),
             Problem::Newer { name, version } => {
@@ -163,6 +170,9 @@ where
         let run = Run { batch, first_slot: open.first_slot, last_slot: open.last_slot };
         let records = self.events.len();
         let keyed = self.keys.get_mut(open.key).expect("no key leaves while a batch is taken");
+        if keyed.refolding.is_some() {
+            run.records().for_each(|record| keyed.keep(&record));
+        }
         match keyed.copies.fold(run, &mut self.events) {
             Folded::Published => {
                 self.keys.touch(open.key);

@@ -1,0 +1,201 @@
+//! Values that are folded anew, and compared with what they should be.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use ::metrics::set_default_local_recorder;
+use serde::{Deserialize, Serialize};
+use via_backplane::{
+    Engine, Event, Events, Fold, FoldedFrom, HaltReason, Key, Offset, Party, Recorded, RefoldError, Status,
+    VerifyError, Waited,
+};
+use via_inmem::InMemory;
+
+use super::{
+    PATIENCE, append_raw,
+    compaction::{compacting, floor, note_until_dropped, silent},
+    halted,
+    measures::Meter,
+    note, notes, record,
+    snapshots::{lines, note_all, saving, written},
+    start, stop,
+};
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(name = "test.drawn")]
+struct Drawn {
+    fails: bool,
+}
+
+/// What a fold that keeps no contract reads.
+static DRAWS: AtomicU64 = AtomicU64::new(0);
+static IS_BROKEN: AtomicBool = AtomicBool::new(true);
+
+impl Fold<Vec<u64>> for Drawn {
+    fn fold(self, draws: &mut Vec<u64>, _at: &Recorded) {
+        assert!(!(self.fails && IS_BROKEN.load(Ordering::SeqCst)), "it is broken");
+        draws.push(if self.fails { 0 } else { DRAWS.fetch_add(1, Ordering::SeqCst) });
+    }
+}
+
+async fn draw(state: &Events<Drawn, Vec<u64>>) {
+    let position = state.append(Drawn { fails: false }).await.expect("memory takes every append");
+    assert_eq!(state.wait_for(&position, PATIENCE).await, Waited::Reached);
+}
+
+fn drawn(engine: &Engine) -> Events<Drawn, Vec<u64>> {
+    engine.events("notes").expect("a valid declaration")
+}
+
+#[tokio::test]
+async fn a_value_is_folded_anew_from_its_first_record_while_it_goes_on() {
+    let memory = InMemory::new();
+    let engine = saving(&memory).start();
+    let here = notes(&engine);
+    note_all(&here, 0..20).await;
+    let mut seen = 20;
+    let going_on = async {
+        for n in 20..60 {
+            note(&here, &n.to_string()).await;
+            let shown = here.read().expect("it is served all the time").len();
+            assert!(shown >= seen, "{shown} after {seen}");
+            seen = shown;
+        }
+    };
+    let (refolded, ()) = tokio::join!(engine.refold(here.key()), going_on);
+    let refolded = refolded.expect("the fold is sound");
+    assert_eq!(refolded.from, FoldedFrom::Genesis);
+    assert!(refolded.records >= 20, "{refolded:?}");
+    assert_eq!(*here.loaded().await, lines(0..60));
+    assert_eq!(here.status(), Status::Live);
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_compacted_key_is_folded_anew_from_the_oldest_snapshot() {
+    let memory = silent();
+    let engine = compacting(Arc::new(memory.clone())).start();
+    let here = notes(&engine);
+    let written = note_until_dropped(&memory, &here, Offset::BEGIN).await;
+    let refolded = engine.refold(here.key()).await.expect("the fold is sound");
+    let FoldedFrom::Snapshot { covered } = refolded.from else { panic!("{refolded:?}") };
+    assert!(covered.0 + 1 >= floor(&memory, &here).await.0, "{covered}");
+    note(&here, &written.to_string()).await;
+    assert_eq!(*here.loaded().await, lines(0..written + 1));
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_halted_key_goes_on_after_a_refold_that_gets_past_it() {
+    let engine = start(&InMemory::new());
+    let here = drawn(&engine);
+    draw(&here).await;
+    here.append(Drawn { fails: true }).await.expect("memory takes every append");
+    halted(&here).await;
+    let refused = engine.refold(here.key()).await.expect_err("it is still broken");
+    assert!(
+        matches!(&refused, RefoldError::Halted { halt } if matches!(halt.reason, HaltReason::Panicked { .. })),
+        "{refused:?}"
+    );
+    assert!(matches!(here.status(), Status::Halted(_)), "{:?}", here.status());
+    IS_BROKEN.store(false, Ordering::SeqCst);
+    engine.refold(here.key()).await.expect("it is repaired");
+    assert_eq!(here.status(), Status::Live);
+    draw(&here).await;
+    assert_eq!(here.loaded().await.len(), 3);
+    assert!(engine.health().halted.is_empty());
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_refold_that_cannot_go_as_far_changes_nothing() {
+    let memory = InMemory::new();
+    let engine = start(&memory);
+    let here = notes(&engine);
+    note(&here, "0").await;
+    append_raw(&memory, here.key(), record("test.noted", 9, b"")).await;
+    halted(&here).await;
+    let refused = engine.refold(here.key()).await.expect_err("the record is still there");
+    assert!(matches!(refused, RefoldError::Halted { .. }), "{refused:?}");
+    assert_eq!(*here.loaded().await, lines(0..1));
+    let elsewhere = Key::of(&via_backplane::Family::new("elsewhere").expect("a valid name"));
+    let refused = engine.refold(&elsewhere).await.expect_err("nobody declared it");
+    assert!(matches!(refused, RefoldError::UnknownFamily { .. }), "{refused:?}");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn what_agrees_is_verified_from_where_the_log_begins() {
+    let meter = Meter::default();
+    let _here = set_default_local_recorder(&meter);
+    let memory = silent();
+    let engine = saving(&memory).keep_history().start();
+    let here = notes(&engine);
+    note_all(&here, 0..6).await;
+    written(&meter, 1).await;
+    note_all(&here, 6..12).await;
+    written(&meter, 2).await;
+    let verified = engine.verify(here.key()).await.expect("it can be compared");
+    assert!(verified.agrees(), "{verified:?}");
+    assert_eq!((verified.from, verified.key_head), (FoldedFrom::Genesis, Offset(12)));
+    assert_eq!(verified.snapshots.len(), 2, "{verified:?}");
+    let nothing = here.instance("nothing").expect("a valid name");
+    let verified = engine.verify(nothing.key()).await.expect("it can be compared");
+    assert!(verified.agrees() && verified.key_head == Offset::BEGIN, "{verified:?}");
+    let elsewhere = Key::of(&via_backplane::Family::new("elsewhere").expect("a valid name"));
+    let refused = engine.verify(&elsewhere).await.expect_err("nobody declared it");
+    assert!(matches!(refused, VerifyError::UnknownFamily { .. }), "{refused:?}");
+    stop(&engine).await;
+
+    let engine = compacting(Arc::new(memory.clone())).start();
+    let here = notes(&engine);
+    here.loaded().await;
+    note_until_dropped(&memory, &here, Offset::BEGIN).await;
+    let verified = engine.verify(here.key()).await.expect("it can be compared");
+    assert!(verified.agrees(), "{verified:?}");
+    assert!(matches!(verified.from, FoldedFrom::Snapshot { .. }), "{verified:?}");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_value_that_no_fold_gives_again_is_found_counted_and_held() {
+    let meter = Meter::default();
+    let _here = set_default_local_recorder(&meter);
+    let memory = silent();
+    let engine = compacting(Arc::new(memory.clone())).keep_history().start();
+    let here = drawn(&engine);
+    for _ in 0..5 {
+        draw(&here).await;
+    }
+    written(&meter, 1).await;
+    for _ in 5..9 {
+        draw(&here).await;
+    }
+    written(&meter, 2).await;
+    let verified = engine.verify(here.key()).await.expect("it can be compared");
+    let parted: Vec<_> = verified.parted.iter().map(|parted| (parted.who, parted.by)).collect();
+    assert_eq!(parted.last(), Some(&(Party::ThisPod, Offset(9))), "{verified:?}");
+    assert!(parted.iter().any(|(who, _)| *who == Party::Snapshot), "{verified:?}");
+    assert!(verified.parted.iter().all(|parted| parted.after < parted.by), "{verified:?}");
+    assert!(meter.count("via_fold_divergence_total{family=notes}") >= 1);
+    stop(&engine).await;
+    // The key is held: whoever is right, nothing is dropped any more.
+    let engine = compacting(Arc::new(memory.clone())).start();
+    let here = drawn(&engine);
+    for _ in 0..20 {
+        draw(&here).await;
+    }
+    let sibling = here.instance("sibling").expect("a valid name");
+    let compactor = via_backplane::Backplane::compactor(&memory).expect("memory compacts");
+    let floor_of = async |key: &Key| compactor.floor(key).await.expect("memory answers");
+    let dropped = async {
+        while floor_of(sibling.key()).await == Offset::BEGIN {
+            draw(&sibling).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dropped).await.expect("nothing holds the sibling");
+    assert_eq!(floor_of(here.key()).await, Offset::BEGIN);
+    stop(&engine).await;
+}
