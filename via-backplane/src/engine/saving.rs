@@ -272,7 +272,9 @@ where
 /// Below what a key's records are needed no more, now that it has a new snapshot.
 async fn needless(core: &Core, key: &Key, covered: Cursor) -> Option<Head> {
     let held = core.snapshots(key).manifest().await.ok()??;
-    let previous = held.value.previous()?.header().covered;
+    let keeps_previous = core.ambient.rules().keep_previous;
+    let kept = if keeps_previous { held.value.previous()? } else { held.value.current()? };
+    let previous = kept.header().covered;
     let before = Offset(previous.offset.0.saturating_add(1));
     (previous.epoch == covered.epoch).then_some(Head { epoch: covered.epoch, offset: before })
 }

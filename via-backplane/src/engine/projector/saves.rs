@@ -101,7 +101,7 @@ where
         let cursor = self.cursor;
         let Some(keyed) = self.keys.get_mut(id) else { return };
         keyed.saving.is_queued = false;
-        if keyed.halted || keyed.saving.is_dirty() {
+        if keyed.halted || keyed.saving.is_dirty() && self.core.ambient.rules().dirty_writes_none {
             // What a better binary, or an accepted loss, makes of it is saved after the load that finds it.
             return;
         }

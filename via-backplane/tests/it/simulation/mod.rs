@@ -13,6 +13,7 @@ mod invariants;
 mod log;
 mod pod;
 mod rules;
+mod rules_of_snapshots;
 mod seeds;
 mod stage;
 mod trace;
