@@ -68,6 +68,18 @@ pub(super) async fn encode<S: FoldState>(
     core.copy("encode a state".to_owned(), move || bytes_of(&value.state)).await
 }
 
+/// As [`is_comparable`], of a value that is not encoded yet.
+pub(super) async fn has_an_order<S: FoldState, V: AsRef<S> + Send + 'static>(
+    core: &Core,
+    value: V,
+) -> Result<(V, bool), JobError> {
+    let look = move || {
+        let is_canonical = bytes_of(value.as_ref()).is_ok_and(|bytes| is_canonical::<S>(&bytes));
+        (value, is_canonical)
+    };
+    core.copy("compare a state".to_owned(), look).await
+}
+
 fn bytes_of<S: FoldState>(state: &S) -> Result<Bytes, EncodeError> {
     let mut bytes = Vec::new();
     MessagePack::encode(state, &mut bytes)?;

@@ -32,6 +32,8 @@ pub(super) struct Saves {
     running: usize,
     /// Set to when the first of them is due, and set anew only when that changes: it is looked at with every batch.
     timer: Option<Pin<Box<Sleep>>>,
+    /// When this pod last wrote or saw a snapshot of the family; before the first, when it first tried.
+    last: Option<Instant>,
 }
 
 impl Saves {
@@ -129,6 +131,7 @@ where
 
     pub(super) fn use_saved(&mut self, id: KeyId, saved: Saved, since: u64) {
         self.saves.running = self.saves.running.saturating_sub(1);
+        self.tell_age(&saved);
         let metrics = &self.family.metrics;
         match &saved {
             Saved::Written { bytes, .. } => {
@@ -152,6 +155,14 @@ where
             let rest = if matches!(saved, Saved::Failed | Saved::Claimed(_)) { REST } else { Duration::ZERO };
             self.queue_save(id, rest);
         }
+    }
+
+    /// Says how long ago the last snapshot was, which is news only while the next one fails.
+    fn tell_age(&mut self, saved: &Saved) {
+        let now = Instant::now();
+        let succeeded = matches!(saved, Saved::Written { .. } | Saved::Seen(_));
+        let last = if succeeded { self.saves.last.insert(now) } else { self.saves.last.get_or_insert(now) };
+        self.family.metrics.snapshot_age.set(now.duration_since(*last).as_secs_f64());
     }
 
     /// Another pod has folded the same records to something else: nobody knows who is right, so nothing is dropped any more.
