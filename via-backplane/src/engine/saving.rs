@@ -107,10 +107,6 @@ impl Saving {
         self.skipped.retain(|skipped| *skipped != offset);
     }
 
-    pub(super) fn skipped(&self) -> &[Offset] {
-        &self.skipped
-    }
-
     /// Whether the value lacks records that others may be able to decode.
     pub(super) fn is_dirty(&self) -> bool {
         self.skipped_too_many || !self.skipped.is_empty()

@@ -29,7 +29,7 @@ use std::time::Duration;
 pub(crate) use compaction::{Hold, Refused};
 pub(crate) use manifest::{Generation, Header, Manifest, Snapshot, StateType};
 pub(crate) use notes::LogNotes;
-pub(crate) use read::{Candidate, Candidates, Read, Unusable};
+pub(crate) use read::{Candidate, Read, Unusable};
 pub(crate) use write::{Draft, Outcome, WriteError};
 
 use self::names::Names;
