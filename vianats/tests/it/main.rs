@@ -2,6 +2,9 @@
 
 mod cluster;
 mod conformance;
+#[path = "../../../via-backplane/tests/it/crash_matrix.rs"]
+mod crash_matrix;
+mod crashes;
 mod durable;
 mod faults;
 mod feed;
