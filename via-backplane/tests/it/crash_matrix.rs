@@ -79,6 +79,7 @@ enum Side {
 }
 
 /// By which clock the pods live.
+#[allow(dead_code, reason = "each adapter's tests live by one of them")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
     /// The runtime's, which is paused. The second pod goes on until it has had more dropped, although a dead writer's claim on a
@@ -96,6 +97,7 @@ struct Death {
 }
 
 /// Plays every row on a fresh backplane each, and prints them; answers how many there were.
+#[expect(clippy::print_stdout, reason = "the rows are what is to be read")]
 pub(crate) async fn every_row_holds<B>(
     adapter: &str,
     size: Size,

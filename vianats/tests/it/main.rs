@@ -4,6 +4,9 @@ mod cluster;
 mod compaction;
 mod conformance;
 mod credentials;
+#[path = "../../../via-backplane/tests/it/crash_matrix.rs"]
+mod crash_matrix;
+mod crashes;
 mod durable;
 mod faults;
 mod feed;

@@ -298,7 +298,7 @@ impl Client {
                 self.violation(format!("{position:?} is reached and not read: {shown:?}, covered {covered}"));
             }
             Waited::Halted if !self.world.may_halt(family) => {
-                self.violation(format!("{} halted", position.key))
+                self.violation(format!("{} halted", position.key));
             }
             Waited::EpochChanged if !replaced => {
                 self.violation(format!("{} changed its epoch", position.key));
