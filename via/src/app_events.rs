@@ -3,14 +3,15 @@
 use std::{any::type_name, fmt};
 
 use via_backplane::{
-    AppendFailed, AppendOptions, DecideError, DecideOptions, Event, Events, Fold, Position, View as Snapshot,
+    AppendFailed, AppendOptions, DecideError, DecideOptions, Event, Events, Fold, FoldState, Position,
+    View as Snapshot,
 };
 
 use crate::{
     Cx, Read, Result, View,
     error::{Refusals, Refused},
     read::Text,
-    state::{Field, Slot},
+    state::{Field, SavedField, Slot},
 };
 
 /// State shared by everyone on every pod, changed by appending events.
@@ -24,7 +25,7 @@ pub struct StateAppEvents<E, S> {
 impl<E, S> StateAppEvents<E, S>
 where
     E: Event + Fold<S>,
-    S: Default + Clone + Send + Sync + 'static,
+    S: FoldState,
 {
     /// The value now, and the view's promise to run again when it changes.
     #[must_use]
@@ -108,9 +109,19 @@ impl<E, S> fmt::Debug for StateAppEvents<E, S> {
 impl<E, S> Field for StateAppEvents<E, S>
 where
     E: Event + Fold<S>,
-    S: Default + Clone + Send + Sync + 'static,
+    S: FoldState,
 {
     fn bind(slot: Slot<'_, '_>) -> Result<Self> {
         Ok(Self { events: slot.binder.engine.events_at(slot.key, slot.place)? })
+    }
+}
+
+impl<E, S> SavedField for StateAppEvents<E, S>
+where
+    E: Event + Fold<S>,
+    S: FoldState,
+{
+    fn with_snapshot_interval(self, records: u64) -> Self {
+        Self { events: self.events.with_snapshot_interval(records) }
     }
 }
