@@ -1,6 +1,7 @@
 //! A fresh pod folds a family that is there, beside an ordered push consumer that only receives it.
 
 mod raw;
+mod snapshot;
 
 use std::{
     future::Future,
@@ -10,7 +11,7 @@ use std::{
 
 use nats_servers::Config;
 use serde::{Deserialize, Serialize};
-use via_backplane::{Engine, Event, Fold, Recorded, Status};
+use via_backplane::{Engine, Event, Events, Fold, Recorded, Status};
 use vianats::Nats;
 
 use crate::{
@@ -23,6 +24,8 @@ use crate::{
 const FAMILY: &str = "cold";
 /// Events of one append, while the log is written.
 const BATCH: usize = 1_000;
+/// So many records are never folded: an engine that is to write no snapshot waits for them.
+const NEVER: u64 = u64::MAX;
 /// How long an engine may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -36,6 +39,9 @@ pub(crate) struct Arguments {
     /// Runs of each side; the medians are reported.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// The time to the first read where a snapshot covers all but 64 events, for a log of 10,000 events and for this one.
+    #[arg(long)]
+    snapshot: bool,
 }
 
 #[derive(Serialize)]
@@ -72,6 +78,9 @@ impl Fold<usize> for Added {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<Failure>> {
+    if arguments.snapshot {
+        return snapshot::run(&arguments.wanted, arguments.events, arguments.runs);
+    }
     let target = Target::new(&arguments.wanted, Config::new())?;
     let (events, runs) = if arguments.wanted.quick { (5_000, 1) } else { (arguments.events, arguments.runs) };
     let report = target.run(measure(&target, events, runs))?;
@@ -85,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<Failure>> {
 
 async fn measure(target: &Target, events: usize, runs: usize) -> Result<Report, Box<Failure>> {
     progress(&format!("writing {events} events"));
-    side(write(target.connect().await?, events)).await?;
+    side(write(unsnapped(target.connect().await?), events)).await?;
     let processes = target.processes();
     let (mut raw, mut ours, mut bytes) = (Runs::default(), Runs::default(), 0);
     for run in 0..=runs {
@@ -114,14 +123,22 @@ async fn measure(target: &Target, events: usize, runs: usize) -> Result<Report, 
     })
 }
 
-async fn write(backplane: Arc<Nats>, events: usize) -> Result<(), Box<Failure>> {
-    let engine = Engine::start(backplane);
-    let state = engine.events::<Added, usize>(FAMILY)?;
+/// An engine that writes no snapshot and drops no record: what it starts from is the log as it was written.
+fn unsnapped(backplane: Arc<Nats>) -> Engine {
+    Engine::builder(backplane).with_snapshot_interval(NEVER).keep_history().start()
+}
+
+async fn write(engine: Engine, events: usize) -> Result<(), Box<Failure>> {
+    append(&engine.events(FAMILY)?, events).await?;
+    engine.shutdown(GRACE).await?;
+    Ok(())
+}
+
+async fn append(state: &Events<Added, usize>, events: usize) -> Result<(), Box<Failure>> {
     for start in (0..events).step_by(BATCH) {
         let batch = (start..events.min(start + BATCH)).map(|_| Added { by: 1 });
         state.append_batch(batch).await?;
     }
-    engine.shutdown(GRACE).await?;
     Ok(())
 }
 
@@ -134,7 +151,7 @@ async fn receive(target: &Target, processes: Processes, events: usize) -> Result
 }
 
 async fn fold(backplane: Arc<Nats>, processes: Processes, events: usize) -> Result<Run<usize>, Box<Failure>> {
-    let engine = Engine::start(backplane);
+    let engine = unsnapped(backplane);
     let folding = engine.clone();
     let run = timed(processes, async move {
         let state = folding.events::<Added, usize>(FAMILY)?;

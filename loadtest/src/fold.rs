@@ -13,7 +13,9 @@ use std::{
 };
 
 use serde::Serialize;
-use via_backplane::{AppendOptions, Engine, Event, Events, Fold, OnStop, Position, TraceContext, Waited};
+use via_backplane::{
+    AppendOptions, Engine, Event, Events, Fold, FoldState, OnStop, Position, TraceContext, Waited,
+};
 use via_inmem::InMemory;
 
 use crate::{
@@ -181,7 +183,7 @@ const TRACE: TraceContext = TraceContext {
 async fn appended_singly<E, S>(count: usize, make: fn(usize) -> E) -> Run
 where
     E: Event + Fold<S>,
-    S: Checked + Default + Clone + Send + Sync + 'static,
+    S: Checked + FoldState,
 {
     appended(count, move |state: Events<E, S>| async move {
         let mut last = None;
@@ -197,7 +199,7 @@ where
 async fn appended_in_batches<E, S>(count: usize, make: fn(usize) -> E) -> Run
 where
     E: Event + Fold<S>,
-    S: Checked + Default + Clone + Send + Sync + 'static,
+    S: Checked + FoldState,
 {
     appended(count, move |state: Events<E, S>| async move {
         let mut last = None;
@@ -215,7 +217,7 @@ where
 async fn appended<E, S, Fut>(count: usize, append: impl FnOnce(Events<E, S>) -> Fut + Send + 'static) -> Run
 where
     E: Event + Fold<S>,
-    S: Checked + Default + Clone + Send + Sync + 'static,
+    S: Checked + FoldState,
     Fut: Future<Output = Position> + Send + 'static,
 {
     let engine = engine();

@@ -8,9 +8,12 @@ mod cold_start;
 mod converge;
 mod cpu;
 mod fold;
+mod instances;
 mod latency;
 mod median;
 mod print;
+mod recorder;
+mod snapshot;
 mod target;
 
 use std::process::ExitCode;
@@ -39,6 +42,10 @@ enum What {
     ColdStart(cold_start::Arguments),
     /// Append in one process until another one sees it, beside publish and receive of async-nats alone.
     Converge(converge::Arguments),
+    /// What writing snapshots of a large state does to the latency of a fold.
+    Snapshot(snapshot::Arguments),
+    /// A family with many more instances than a pod keeps.
+    Instances(instances::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +57,8 @@ fn main() -> ExitCode {
         What::Append(arguments) => append::run(&arguments),
         What::ColdStart(arguments) => cold_start::run(&arguments),
         What::Converge(arguments) => converge::run(&arguments),
+        What::Snapshot(arguments) => snapshot::run(&arguments),
+        What::Instances(arguments) => instances::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

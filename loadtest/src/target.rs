@@ -30,6 +30,13 @@ pub(crate) struct Wanted {
     pub(crate) quick: bool,
 }
 
+impl Wanted {
+    /// Whether a server is to be measured that is there already.
+    pub(crate) fn names_a_server(&self) -> bool {
+        self.backplane.is_some()
+    }
+}
+
 fn address(text: &str) -> Result<String, String> {
     if text.starts_with("nats://") || text.starts_with("tls://") {
         Ok(text.to_owned())
@@ -126,7 +133,7 @@ impl Target {
         measured
     }
 
-    async fn clean(&self) -> Result<(), Box<Failure>> {
+    pub(crate) async fn clean(&self) -> Result<(), Box<Failure>> {
         let raw = self.connect_raw().await?;
         for stream in [format!("{}-events", self.prefix), format!("KV_{}-cells", self.prefix)] {
             // Nothing was made where connecting failed.

@@ -78,6 +78,30 @@ fn converge_reports_both_latencies() {
 }
 
 #[test]
+fn cold_start_reports_the_first_read_from_a_snapshot() {
+    let report = report(&["cold-start", "--snapshot"]);
+    has_figures(&report, &["short.first_read_ms", "long.first_read_ms", "length_ratio", "tail_events"]);
+}
+
+#[test]
+fn snapshot_reports_both_latencies_and_that_there_were_snapshots() {
+    for (arguments, backplane) in [(&["snapshot"][..], "memory"), (&["snapshot", "--nats"], "nats")] {
+        let report = report(arguments);
+        has_figures(&report, &["off.p99_us", "on.p99_us", "p99_ratio", "snapshots_written", "state_bytes"]);
+        assert_eq!(report["backplane"], backplane);
+    }
+}
+
+#[test]
+fn instances_reports_reads_and_memory() {
+    let report = report(&["instances"]);
+    has_figures(
+        &report,
+        &["bytes_per_resident", "resident_reads_per_s", "cold_reads_per_s", "rss_ratio", "instances"],
+    );
+}
+
+#[test]
 fn a_named_server_is_used_and_left_clean() {
     let server = nats_servers::Server::start(nats_servers::Config::new()).expect("a server");
     for program in ["append", "cold-start", "converge"] {
@@ -85,6 +109,9 @@ fn a_named_server_is_used_and_left_clean() {
         assert_eq!(report["server"]["started_here"], false, "{program}");
     }
     let streams = server.store_dir().join("jetstream/$G/streams");
+    for program in [&["cold-start", "--snapshot"][..], &["instances"], &["snapshot"]] {
+        report(&[program, &["--backplane", &server.url()]].concat());
+    }
     let left: Vec<_> = std::fs::read_dir(&streams).into_iter().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -6,9 +6,11 @@
 //!
 //! # What survives what
 //!
+//! `docs/durability.md` names the tests that show it, and says what the engine builds on it: snapshots and compaction.
+//!
 //! | failure | acked appends and writes | unacked ones |
 //! |---|---|---|
-//! | a pod closes, or its tasks are dropped | survive | may or may not have happened |
+//! | a pod closes, or its tasks are dropped | survive (`l1_an_acknowledged_append_outlives_its_pod`) | may or may not have happened (`b2_a_dropped_append_happens_wholly_or_not_at_all`) |
 //! | the process ends, is killed, or crashes | lost | lost |
 //! | the machine loses power | lost | lost |
 //!

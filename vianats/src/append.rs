@@ -1,6 +1,9 @@
 //! Appending: one record is a publish, several are an atomic batch.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit, mpsc},
@@ -16,7 +19,7 @@ use crate::{
     api::{self, Purge, Refusal},
     delays::Delays,
     generation::Generation,
-    group::{Groups, Waiting},
+    group::{Groups, Waiting, Way},
     link::{Failed, unavailable},
     names::LogSubjects,
     pod::Pod,
@@ -42,18 +45,36 @@ impl Appender {
         let (groups, waiting) = Groups::new((IN_FLIGHT / SMALLEST) as usize);
         (Self { in_flight: Semaphore::new(IN_FLIGHT as usize), groups }, waiting)
     }
+
+    /// Waits for its turn, and not longer than this.
+    async fn turn(&self, entries: &Entries, patience: Duration) -> Result<SemaphorePermit<'_>, AppendError> {
+        let bytes: usize = entries.iter().map(|entry| entry.record.len()).sum();
+        let units = u32::try_from(bytes / UNIT).unwrap_or(IN_FLIGHT).clamp(SMALLEST, IN_FLIGHT);
+        // Whoever waits is served before what this takes, so a large append does not starve.
+        if let Ok(permit) = self.in_flight.try_acquire_many(units) {
+            return Ok(permit);
+        }
+        match Box::pin(timeout(patience, self.in_flight.acquire_many(units))).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(AppendError::Backend(unavailable(
+                "too many appends are in flight: the servers are slower than what is appended",
+            ))),
+        }
+    }
 }
 
 impl Pod {
     pub(crate) async fn append_records(&self, append: Append) -> Result<Appended, AppendError> {
         self.check_size(&append.entries)?;
         self.link().reachable().await.map_err(AppendError::Backend)?;
-        let _permit = self.permit(&append.entries).await?;
-        let is_plain = append.expect.is_empty() && append.id.is_none();
-        if is_plain && matches!(append.entries, Entries::One(_)) {
-            return self.appender().groups.append(self, append).await;
+        let _turn = self.appender().turn(&append.entries, self.link().request_timeout()).await?;
+        let is_one = matches!(append.entries, Entries::One(_));
+        let counted = (is_one && is_plain(&append)).then(|| self.appender().groups.begin());
+        let is_grouped = counted.as_ref().is_some_and(|counted| counted.way == Way::Grouped);
+        match append.entries {
+            Entries::One(entry) if is_grouped => Box::pin(self.appender().groups.append(entry)).await,
+            _ => self.append_alone(&append).await,
         }
-        self.append_alone(&append).await
     }
 
     /// Appends by messages of its own. Sizes were checked, and it has its permit.
@@ -97,23 +118,6 @@ impl Pod {
         }
     }
 
-    /// Waits for its turn, for as long as a request may take.
-    async fn permit(&self, entries: &Entries) -> Result<SemaphorePermit<'_>, AppendError> {
-        let units: usize = entries.iter().map(|entry| entry.record.len() / UNIT).sum();
-        let units = u32::try_from(units).unwrap_or(IN_FLIGHT).clamp(SMALLEST, IN_FLIGHT);
-        // Whoever waits is served before what this takes, so a large append does not starve.
-        if let Ok(permit) = self.appender().in_flight.try_acquire_many(units) {
-            return Ok(permit);
-        }
-        let turn = self.appender().in_flight.acquire_many(units);
-        match Box::pin(timeout(self.link().request_timeout(), turn)).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(AppendError::Backend(unavailable(
-                "too many appends are in flight: the servers are slower than what is appended",
-            ))),
-        }
-    }
-
     /// Thousands of these wait at the same time, and what they hold is what the processor's caches have to hold: what is
     /// rarely done is boxed, here and in what is called from here.
     async fn attempt(
@@ -127,22 +131,35 @@ impl Pod {
             return Box::pin(self.unless_repeated(generation, append, conflict)).await;
         }
         let sent_at = generation.highest.load(Ordering::Acquire);
-        let answer = match &append.entries {
+        // What is kept while the rest waits should be small, and messages are not.
+        let told = match &append.entries {
             Entries::One(entry) if append.expect.len() <= 1 => {
-                self.publish(generation, entry, append.expect.first(), append.id.as_ref()).await
+                let published = self.publish(generation, entry, append.expect.first(), append.id.as_ref());
+                published.await.map(|answer| ack::read(&answer))
             }
             entries => {
                 let batch = self.publish_batch(generation, entries, &append.expect, append.id.as_ref());
-                Box::pin(batch).await
+                Box::pin(batch).await.map(|answer| ack::read(&answer))
             }
         };
-        match answer {
-            Ok(answer) => self.judge(generation, append, sent_at, ack::read(&answer)).await,
-            Err(Failed::NotSent(error)) => Attempt::Done(Err(AppendError::Backend(error))),
+        let told = match told {
+            Ok(told) => told,
+            Err(Failed::NotSent(error)) => return Attempt::Done(Err(AppendError::Backend(error))),
             Err(Failed::Unknown(error) | Failed::Silent(error)) => {
-                Attempt::Done(Err(AppendError::MaybeCommitted(error)))
+                return Attempt::Done(Err(AppendError::MaybeCommitted(error)));
             }
-            Err(Failed::NoResponders) => Box::pin(self.nobody_took(generation, append, deadline)).await,
+            Err(Failed::NoResponders) => {
+                return Box::pin(self.nobody_took(generation, append, deadline)).await;
+            }
+        };
+        let count = append.entries.len();
+        match told {
+            // Almost always.
+            Ok(stored) if is_plain(append) && !stored.duplicate && first_of(stored, count) > sent_at => {
+                generation.highest.fetch_max(stored.sequence, Ordering::AcqRel);
+                Attempt::Done(Ok(appended(generation, first_of(stored, count), count)))
+            }
+            told => Box::pin(self.judge(generation, append, sent_at, told)).await,
         }
     }
 
@@ -200,7 +217,7 @@ impl Pod {
             Box::pin(purge).await.ok();
         }
         generation.highest.fetch_max(stored.sequence, Ordering::AcqRel);
-        let first = (stored.sequence + 1).saturating_sub((count + guards) as u64);
+        let first = first_of(stored, count + guards);
         if first > sent_at {
             return Ok(appended(generation, first, count));
         }
@@ -289,6 +306,16 @@ fn on_its_way(refusal: Refusal) -> AppendError {
     AppendError::MaybeCommitted(unavailable("an append of the same id is on its way").with_source(refusal))
 }
 
+/// Nothing is expected, and it will not be repeated.
+fn is_plain(append: &Append) -> bool {
+    append.expect.is_empty() && append.id.is_none()
+}
+
+/// Where so many messages begin, of which the last one is where an ack says.
+fn first_of(stored: Stored, messages: usize) -> u64 {
+    (stored.sequence + 1).saturating_sub(messages as u64)
+}
+
 fn appended(generation: &Generation<LogSubjects>, first: u64, count: usize) -> Appended {
     Appended { epoch: Epoch(generation.number), offsets: Offsets::Run { first: Offset(first), count } }
 }
@@ -301,4 +328,37 @@ fn told_head(generation: &Generation<LogSubjects>, append: &Append, refusal: &Re
 
 fn head_in(generation: &Generation<LogSubjects>, offset: Offset) -> Head {
     Head { epoch: Epoch(generation.number), offset }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, future::join_all};
+    use via_backplane::{Entry, Family, Key};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(12);
+
+    fn entries(count: usize, bytes: usize) -> Entries {
+        let key = Key::of(&Family::new("posts").expect("a valid name"));
+        Entries::Many(vec![Entry { key, record: vec![0; bytes].into() }; count])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn appends_in_flight_are_bounded_by_number_and_by_size() {
+        // What is small by itself adds up.
+        for (count, bytes, most) in [(1, 0, 8_192), (1, 8 << 10, 8_192), (1, 1 << 20, 64), (1_024, 1_000, 65)]
+        {
+            let (appender, _waiting) = Appender::new();
+            let entries = entries(count, bytes);
+            let turn = || appender.turn(&entries, PATIENCE);
+            let turns = join_all((0..most).map(|_| turn())).now_or_never().expect("there is room for these");
+            let waiting = turn().await.expect_err("there is room for no more");
+            assert_eq!(waiting.retry(), via_backplane::Retry::Safe, "{waiting:?}");
+            let mut turns = turns.into_iter();
+            let leaving = async { drop(turns.next()) };
+            let (next, ()) = tokio::join!(turn(), leaving);
+            assert!(next.is_ok(), "there is room again");
+        }
+    }
 }

@@ -96,7 +96,7 @@ impl Builder {
     /// Uses a client that exists, with whatever credentials and TLS it has. Closing the backplane leaves it open.
     ///
     /// The client should hold at least as many messages per subscription as the default (65,536): readers read again what
-    /// it drops.
+    /// it drops, and an answer that it drops is an unknown outcome.
     ///
     /// What the servers report goes to the client's own event callback and not here: a call that lacks a permission then ends
     /// with the request timeout, and its error does not name the permission.
@@ -234,7 +234,7 @@ impl Builder {
             Target::Client(client) => (client.clone(), true),
             Target::Url(url) => (self.dial(url, &events, deadline).await?, false),
         };
-        let link = Link::new(client, supplied, self.request_timeout, events);
+        let link = Link::open(client, supplied, self.request_timeout, events).await?;
         let pod = self.provision(&link, deadline).await;
         if pod.is_err() {
             link.close().await;

@@ -177,12 +177,16 @@ pub(crate) struct Waiting {
 
 type Answer = oneshot::Sender<Result<Appended, AppendError>>;
 
-/// Counts an append as waiting for as long as it lives.
-struct Counted<'a>(&'a Mutex<Chooser>);
+/// An append that waits, for as long as this lives.
+pub(crate) struct Counted<'a> {
+    chooser: &'a Mutex<Chooser>,
+    /// How it should travel.
+    pub(crate) way: Way,
+}
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.lock().ends(Instant::now);
+        self.chooser.lock().ends(Instant::now);
     }
 }
 
@@ -193,20 +197,17 @@ impl Groups {
         (Self { chooser: Mutex::default(), queue }, waiting)
     }
 
-    /// Appends a record that nothing is expected of, whichever way is faster now.
-    pub(crate) async fn append(&self, pod: &Pod, append: Append) -> Result<Appended, AppendError> {
-        let way = {
-            let mut chooser = self.chooser.lock();
-            chooser.begins(Instant::now);
-            chooser.way()
-        };
-        let _counted = Counted(&self.chooser);
-        let entry = match append.entries {
-            Entries::One(entry) if way == Way::Grouped => entry,
-            _ => return pod.append_alone(&append).await,
-        };
+    /// A record that nothing is expected of begins to wait; says which way is faster now.
+    pub(crate) fn begin(&self) -> Counted<'_> {
+        let mut chooser = self.chooser.lock();
+        chooser.begins(Instant::now);
+        Counted { chooser: &self.chooser, way: chooser.way() }
+    }
+
+    /// Appends a record in a group.
+    pub(crate) async fn append(&self, entry: Entry) -> Result<Appended, AppendError> {
         let (answer, answered) = oneshot::channel();
-        // The queue has room for everything that has a permit; it is gone only with the backplane.
+        // The queue has room for everything that has a turn; it is gone only with the backplane.
         let queued = self.queue.send(Waiting { entry, answer }).await;
         queued.map_err(|_| AppendError::Backend(BackendError::closed()))?;
         answered.await.unwrap_or_else(|_| Err(AppendError::MaybeCommitted(BackendError::closed())))

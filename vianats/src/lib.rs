@@ -29,7 +29,8 @@
 //! # What survives what
 //!
 //! An ack means that a quorum of the stream's replicas has written the record: on a single server, that the server has.
-//! Each row is shown by the tests in brackets.
+//! Each row is shown by the tests in brackets. `docs/durability.md` has the same for what the engine builds on it: snapshots and
+//! compaction.
 //!
 //! | failure | acknowledged appends and writes | unacknowledged ones |
 //! |---|---|---|
@@ -66,6 +67,7 @@
 //! cell a core subscription. Listing a family's instances asks the server for all of its subjects, sorted here.
 
 mod ack;
+mod answers;
 mod api;
 mod append;
 mod builder;

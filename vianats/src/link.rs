@@ -11,18 +11,22 @@ use std::{
 };
 
 use async_nats::{
-    Client, HeaderMap, Message, Request, RequestErrorKind, Subject, Subscriber, connection::State,
+    Client, HeaderMap, Message, PublishErrorKind, Statistics, Subject, Subscriber, connection::State,
 };
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use via_backplane::{BackendError, ErrorKind, OnStop, Supervisor};
 
-/// How often the client is asked for its state. One that this crate made says so by itself, at once.
+use crate::answers::{Answers, Asked};
+
+/// How often the client is asked for its state (one that this crate made says so by itself, at once), and whether a request
+/// has waited for long enough.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Requests to JetStream's API that one pod has in flight at most; a server drops what waits when it is 10,000.
 const API_IN_FLIGHT: usize = 128;
@@ -40,9 +44,13 @@ struct Inner {
     supervisor: Supervisor,
     request_timeout: Duration,
     closed: CancellationToken,
+    /// The same, for those who only look: every request does.
+    is_closed: AtomicBool,
     up: AtomicBool,
     /// Counts connections: what was asked on one is not answered on the next.
     connections: AtomicU64,
+    statistics: Arc<Statistics>,
+    answers: Answers,
     /// Refusals that waiting requests were woken for.
     refusals: AtomicU64,
     /// Ends with the present connection.
@@ -54,7 +62,7 @@ struct Inner {
 }
 
 /// A moment in the life of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Moment {
     connection: u64,
     refusals: u64,
@@ -67,6 +75,8 @@ pub(crate) struct Events {
     /// How many there were; every request looks whether that has changed.
     refusals: AtomicU64,
     latest_refusals: Mutex<VecDeque<String>>,
+    /// No answer comes on this connection, because the server refused to deliver any.
+    is_deaf: AtomicBool,
 }
 
 impl Events {
@@ -75,6 +85,8 @@ impl Events {
         match event {
             async_nats::Event::ServerError(error) => self.refused(&error.to_string()),
             async_nats::Event::SlowConsumer(_) => tracing::debug!("a subscription was too slow"),
+            // Everything is subscribed to again, and what the server says of that comes after this.
+            async_nats::Event::Connected => self.is_deaf.store(false, Ordering::Release),
             other => tracing::debug!(event = %other, "nats"),
         }
         self.poked.notify_one();
@@ -85,6 +97,9 @@ impl Events {
         tracing::warn!(error = text, "the server reports an error");
         if !text.to_ascii_lowercase().contains("permissions violation") {
             return;
+        }
+        if is_about_subscribing(text) && about(text).is_some_and(|subject| subject.starts_with("_INBOX.")) {
+            self.is_deaf.store(true, Ordering::Release);
         }
         let mut latest = self.latest_refusals.lock();
         latest.push_back(text.to_owned());
@@ -98,24 +113,35 @@ impl Events {
         self.refusals.load(Ordering::Acquire)
     }
 
-    /// What the server refused since `seen`, about this subject.
+    /// What the server refused since `seen`, about this subject; or at any time, about where answers arrive.
     fn refusal(&self, seen: u64, subject: &str) -> Option<BackendError> {
+        if self.is_deaf.load(Ordering::Acquire) {
+            return Some(denied("subscribe", "_INBOX.>"));
+        }
         if self.refusals() == seen {
             return None;
         }
         let latest = self.latest_refusals.lock();
         let fresh = usize::try_from(self.refusals() - seen).unwrap_or(usize::MAX).min(latest.len());
-        let quoted = format!("\"{subject}\"");
-        let text = latest.iter().rev().take(fresh).find(|text| text.contains(&quoted))?;
-        let operation =
-            if text.to_ascii_lowercase().contains("subscription") { "subscribe" } else { "publish" };
-        Some(BackendError::new(
-            ErrorKind::Denied,
-            format!(
-                "no permission to {operation} to `{subject}`: grant this user {operation} permission for it"
-            ),
-        ))
+        let text = latest.iter().rev().take(fresh).find(|text| about(text) == Some(subject))?;
+        Some(denied(if is_about_subscribing(text) { "subscribe" } else { "publish" }, subject))
     }
+}
+
+/// The subject that the server's words are about.
+fn about(text: &str) -> Option<&str> {
+    text.split('"').nth(1)
+}
+
+fn is_about_subscribing(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("subscription")
+}
+
+fn denied(operation: &str, subject: &str) -> BackendError {
+    BackendError::new(
+        ErrorKind::Denied,
+        format!("no permission to {operation} to `{subject}`: grant this user {operation} permission for it"),
+    )
 }
 
 /// Why a request has no answer.
@@ -146,19 +172,27 @@ pub(crate) fn unavailable(message: impl Into<std::borrow::Cow<'static, str>>) ->
 }
 
 impl Link {
-    pub(crate) fn new(
+    /// Takes charge of a client.
+    ///
+    /// # Errors
+    /// If the client takes no subscription.
+    pub(crate) async fn open(
         client: Client,
         supplied: bool,
         request_timeout: Duration,
         events: Arc<Events>,
-    ) -> Self {
+    ) -> Result<Self, BackendError> {
+        let statistics = client.statistics();
         let link = Self(Arc::new(Inner {
             supplied,
             supervisor: Supervisor::new(),
             request_timeout,
             closed: CancellationToken::new(),
+            is_closed: AtomicBool::new(false),
             up: AtomicBool::new(client.connection_state() == State::Connected),
-            connections: AtomicU64::new(connections(&client)),
+            connections: AtomicU64::new(statistics.connects.load(Ordering::Acquire)),
+            statistics,
+            answers: Answers::new(&client.new_inbox()),
             refusals: AtomicU64::new(0),
             present: Mutex::default(),
             disturbed: Notify::new(),
@@ -171,7 +205,21 @@ impl Link {
             watched.watch().await;
             Ok(())
         });
-        link
+        let mut inbox = match link.listen(link.0.answers.all()).await {
+            Ok(inbox) => inbox,
+            Err(error) => {
+                link.close().await;
+                return Err(error);
+            }
+        };
+        let answered = link.clone();
+        link.supervisor().spawn("nats answers", OnStop::Abort, |_| async move {
+            while let Some(message) = inbox.next().await {
+                answered.0.answers.take(message);
+            }
+            Ok(())
+        });
+        Ok(link)
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -193,6 +241,8 @@ impl Link {
             // Both are facts already when this is late: it only has to look again.
             timeout(LOOK_EVERY, poked).await.ok();
             self.look();
+            let now = Instant::now();
+            self.0.answers.end(|asked| (asked.until <= now).then(|| silent(asked)));
         }
     }
 
@@ -201,7 +251,7 @@ impl Link {
     fn look_if_changed(&self) {
         let inner = &*self.0;
         let up = inner.client.connection_state() == State::Connected;
-        let connections = connections(&inner.client);
+        let connections = self.connects();
         if up != inner.up.load(Ordering::Acquire) || connections != inner.connections.load(Ordering::Acquire)
         {
             self.look();
@@ -211,7 +261,7 @@ impl Link {
     fn look(&self) {
         let inner = &*self.0;
         let up = inner.client.connection_state() == State::Connected;
-        let connections = connections(&inner.client);
+        let connections = self.connects();
         let is_another = inner.connections.swap(connections, Ordering::AcqRel) != connections;
         let was_up = inner.up.swap(up, Ordering::AcqRel);
         if is_another || was_up && !up {
@@ -222,9 +272,18 @@ impl Link {
         let refusals = inner.events.refusals();
         let is_refused = inner.refusals.swap(refusals, Ordering::AcqRel) != refusals;
         if is_another || was_up != up || is_refused {
-            // Whoever waits looks whether it concerns them.
-            inner.disturbed.notify_waiters();
+            self.disturb();
         }
+    }
+
+    /// Whoever waits looks whether it concerns them.
+    fn disturb(&self) {
+        self.0.disturbed.notify_waiters();
+        self.0.answers.end(|asked| self.ended(asked.since, &asked.subject));
+    }
+
+    fn connects(&self) -> u64 {
+        self.0.statistics.connects.load(Ordering::Acquire)
     }
 
     /// Resolves when the present connection ends.
@@ -237,7 +296,7 @@ impl Link {
     }
 
     fn is_up(&self) -> Result<(), BackendError> {
-        if self.0.closed.is_cancelled() {
+        if self.0.is_closed.load(Ordering::Acquire) {
             return Err(BackendError::closed());
         }
         self.look_if_changed();
@@ -302,13 +361,13 @@ impl Link {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the answer, not the request.
-    pub(crate) async fn request(
+    pub(crate) fn request(
         &self,
         subject: String,
         headers: Option<HeaderMap>,
         payload: Bytes,
-    ) -> Result<Message, Failed> {
-        self.request_within(self.0.request_timeout, subject, headers, payload).await
+    ) -> impl Future<Output = Result<Message, Failed>> {
+        self.request_within(self.0.request_timeout, subject, headers, payload)
     }
 
     /// As [`request`](Self::request), for less time.
@@ -319,51 +378,51 @@ impl Link {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<Message, Failed> {
-        let inner = &*self.0;
         self.reachable().await.map_err(Failed::NotSent)?;
-        let now = self.now();
-        let subject = Subject::from(subject);
-        let mut request = Request::new().payload(payload).timeout(None);
-        if let Some(headers) = headers {
-            request = request.headers(headers);
+        let (subject, since) = (Subject::from(subject), self.now());
+        let until = Instant::now() + patience;
+        let asked = Asked { subject: subject.clone(), since, until, patience };
+        let (reply, mut answer) = self.0.answers.expect(asked);
+        // What ended before this was entered has told nobody of it.
+        if let Some(failed) = self.ended(since, &subject) {
+            return Err(Failed::NotSent(failed.error(&subject)));
         }
-        let answer = inner.client.send_request(subject.clone(), request);
-        let disturbance = self.disturbance(now, &subject);
+        // Boxed, because it is large and soon over.
+        let sent = Box::pin(async {
+            match headers {
+                Some(headers) => {
+                    self.client().publish_with_reply_and_headers(subject, reply, headers, payload).await
+                }
+                None => self.client().publish_with_reply(subject, reply, payload).await,
+            }
+        });
         tokio::select! {
             biased;
-            answer = answer => answer.map_err(|error| match error.kind() {
-                RequestErrorKind::NoResponders => Failed::NoResponders,
-                RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-                    Failed::NotSent(BackendError::new(ErrorKind::Internal, "the client refused a request").with_source(error))
-                }
-                _ => Failed::Unknown(unavailable("the client could not send a request").with_source(error)),
-            }),
-            failed = disturbance => Err(failed),
-            () = tokio::time::sleep(patience) => {
-                Err(Failed::Silent(unavailable(format!("no answer on `{subject}` within {patience:?}"))))
-            }
+            sent = sent => sent.map_err(|error| {
+                let kind = match error.kind() {
+                    PublishErrorKind::Send => ErrorKind::Unavailable,
+                    _ => ErrorKind::Internal,
+                };
+                Failed::NotSent(BackendError::new(kind, "the client refused a request").with_source(error))
+            })?,
+            // The client takes nothing, and it is not worth waiting any more.
+            answer = &mut answer => return answer.unwrap_or_else(|_| Err(Failed::Unknown(BackendError::closed()))),
         }
+        answer.await.unwrap_or_else(|_| Err(Failed::Unknown(BackendError::closed())))
     }
 
-    /// Resolves when a request made on this connection will not be answered.
-    async fn disturbance(&self, since: Moment, subject: &str) -> Failed {
+    /// Why a request or subscription that was made since on this subject will hear nothing more, if so.
+    fn ended(&self, since: Moment, subject: &str) -> Option<Failed> {
         let inner = &*self.0;
-        loop {
-            let disturbed = inner.disturbed.notified();
-            tokio::pin!(disturbed);
-            disturbed.as_mut().enable();
-            if inner.closed.is_cancelled() {
-                return Failed::Unknown(BackendError::closed());
-            }
-            if let Some(error) = self.refused(since, subject) {
-                return Failed::NotSent(error);
-            }
-            let is_another = inner.connections.load(Ordering::Acquire) != since.connection;
-            if is_another || !inner.up.load(Ordering::Acquire) {
-                return Failed::Unknown(unavailable("the connection ended before the answer came"));
-            }
-            disturbed.await;
+        if inner.is_closed.load(Ordering::Acquire) {
+            return Some(Failed::Unknown(BackendError::closed()));
         }
+        if let Some(error) = self.refused(since, subject) {
+            return Some(Failed::NotSent(error));
+        }
+        let is_another = inner.connections.load(Ordering::Acquire) != since.connection;
+        (is_another || !inner.up.load(Ordering::Acquire))
+            .then(|| Failed::Unknown(unavailable("the connection ended before the answer came")))
     }
 
     /// Sends without waiting for an answer.
@@ -415,7 +474,15 @@ impl Link {
     /// # Cancel safety
     /// Cancel-safe.
     pub(crate) async fn over(&self, since: Moment, subject: &str) -> BackendError {
-        self.disturbance(since, subject).await.error(subject)
+        loop {
+            let disturbed = self.0.disturbed.notified();
+            tokio::pin!(disturbed);
+            disturbed.as_mut().enable();
+            if let Some(failed) = self.ended(since, subject) {
+                return failed.error(subject);
+            }
+            disturbed.await;
+        }
     }
 
     /// Waits for its turn to ask JetStream's API: a server that ten thousand requests wait for drops them all.
@@ -451,8 +518,7 @@ impl Link {
 
     /// Refuses every further call, ends every task, and closes a client that is ours.
     pub(crate) async fn close(&self) {
-        self.0.closed.cancel();
-        self.0.disturbed.notify_waiters();
+        self.refuse();
         if let Err(fault) = self.0.supervisor.stop(Duration::from_secs(1)).await {
             tracing::error!(%fault, "a task of the connection had failed");
         }
@@ -466,12 +532,19 @@ impl Link {
 impl Link {
     /// Ends every stream and task, waiting for none: what remains when nobody has closed.
     pub(crate) fn abandon(&self) {
-        self.0.closed.cancel();
-        self.0.disturbed.notify_waiters();
+        self.refuse();
         self.0.supervisor.stopping().cancel();
+    }
+
+    /// Every call from now on, and those that wait.
+    fn refuse(&self) {
+        self.0.is_closed.store(true, Ordering::Release);
+        self.0.closed.cancel();
+        self.disturb();
     }
 }
 
-fn connections(client: &Client) -> u64 {
-    client.statistics().connects.load(Ordering::Acquire)
+fn silent(asked: &Asked) -> Failed {
+    let Asked { subject, patience, .. } = asked;
+    Failed::Silent(unavailable(format!("no answer on `{subject}` within {patience:?}")))
 }

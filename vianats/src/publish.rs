@@ -57,13 +57,13 @@ impl Pod {
         }
     }
 
-    pub(crate) async fn publish(
+    pub(crate) fn publish(
         &self,
         generation: &Generation<LogSubjects>,
         entry: &Entry,
         expected: Option<&Expectation>,
         id: Option<&AppendId>,
-    ) -> Result<Message, Failed> {
+    ) -> impl Future<Output = Result<Message, Failed>> {
         let mut headers = None;
         if let Some(id) = id {
             headers.get_or_insert_with(HeaderMap::new).insert(MESSAGE_ID, message_id(&entry.key, id));
@@ -72,7 +72,7 @@ impl Pod {
             let headers = headers.get_or_insert_with(HeaderMap::new);
             expect(generation, expected, &entry.key, headers);
         }
-        self.link().request(generation.subjects.events(&entry.key), headers, entry.record.clone()).await
+        self.link().request(generation.subjects.events(&entry.key), headers, entry.record.clone())
     }
 
     /// Publishes an atomic batch: every message but the last goes out unanswered, and the last one's ack is the batch's.

@@ -65,7 +65,7 @@ pub(super) enum Touched {
     Entry { key: u32 },
 }
 
-#[derive(Default, Clone)]
+#[derive(Default, Clone, Serialize, Deserialize)]
 pub(super) struct Table {
     entries: HashMap<u32, u64>,
     pub(super) folded: usize,

@@ -86,7 +86,10 @@ impl Process {
     /// # Errors
     /// If it has ended.
     pub fn pause(&mut self) -> Result<(), String> {
-        self.signal("STOP")
+        self.signal("STOP")?;
+        // The signal reaches one thread after the other, and those that still run may answer.
+        wait_for(GRACE, || is_stopped(self.child.id()).then_some(()))
+            .ok_or_else(|| format!("it did not stop within {GRACE:?}"))
     }
 
     /// Lets a paused one run on.
@@ -114,6 +117,16 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether none of a process's threads runs any more.
+fn is_stopped(id: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // `1234 (nats-server) T 1 …`; a name may hold anything but is followed by the last parenthesis.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+    })
 }
 
 fn guard(watched: u32, dir: Option<&Path>) -> std::io::Result<Child> {
@@ -151,6 +164,16 @@ mod tests {
         wait_for(GRACE, || (!dir.path().exists()).then_some(())).expect("the directory is removed");
         let status = wait_for(GRACE, || child.ended()).expect("it is killed");
         assert_eq!(status.signal(), Some(9));
+    }
+
+    #[test]
+    fn a_child_that_is_paused_does_not_run() {
+        let mut child =
+            Process::spawn(Command::new("sh").args(["-c", "while :; do :; done"])).expect("it starts");
+        child.pause().expect("it stops");
+        assert!(super::is_stopped(child.id()));
+        child.resume().expect("it runs on");
+        wait_for(GRACE, || (!super::is_stopped(child.id())).then_some(())).expect("it runs on");
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Monotonic for Simulated {
     }
 }
 
-/// The rules of PROTOCOL §1, §2, §3 and §6 that a test can switch off, to show that each is needed.
+/// The rules of PROTOCOL that a test can switch off, to show that each is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests alone may choose the rules"))]
 pub struct Rules {
@@ -115,6 +115,16 @@ pub struct Rules {
     pub read_ceiling: bool,
     /// §3: what decides whether a key may be compacted is confirmed by a write right before.
     pub confirm_by_cas: bool,
+    /// §4: a key is compacted below its previous snapshot, not below its current one.
+    pub keep_previous: bool,
+    /// §4: a snapshot is committed at exactly the revision of its claim.
+    pub commit_at_claim: bool,
+    /// §4: the manifest is loaded again before a missing chunk is believed lost.
+    pub reload_manifest: bool,
+    /// §4: a projection that skipped a record writes no snapshot.
+    pub dirty_writes_none: bool,
+    /// §7: a key's records are kept for it while it is being loaded.
+    pub buffer_while_loading: bool,
     /// §6: finding my own nonce after an unknown outcome is success.
     pub resolve_by_nonce: bool,
     /// §6: an update that may have happened is reported, never re-run.
@@ -134,6 +144,11 @@ impl Rules {
         announce_ceiling: true,
         read_ceiling: true,
         confirm_by_cas: true,
+        keep_previous: true,
+        commit_at_claim: true,
+        reload_manifest: true,
+        dirty_writes_none: true,
+        buffer_while_loading: true,
         resolve_by_nonce: true,
         report_unknown_updates: true,
         repeat_only_with_id: true,

@@ -109,6 +109,10 @@ pub(crate) enum ControlError {
 
 impl ControlError {
     /// Whether repeating the call is right.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a consumer moves its own pin on; `on_event` brings consumers")
+    )]
     pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::Contended { .. } => Retry::Safe,
@@ -188,6 +192,10 @@ impl Control {
     ///
     /// # Cancel safety
     /// As [`register`](Self::register).
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a consumer moves its own pin on; `on_event` brings consumers")
+    )]
     pub(crate) async fn advance(&self, name: &str, to: Head) -> Result<Moved, ControlError> {
         self.change(to.epoch, Again::Yes, |cell| {
             Ok(match cell.pin(name) {

@@ -3,11 +3,10 @@
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::{
-    Core, compaction,
-    decode::identity,
+    Core, compaction, lineage,
     snapshots::{Generation, Header},
 };
-use crate::{BackendError, BoxError, Epoch, Key, Offset, ReadRange, Selector};
+use crate::{BackendError, BoxError, Epoch, Key, Offset};
 
 /// Confirms compactions by the keys' manifests.
 pub(super) struct Holds(pub(super) Core);
@@ -47,20 +46,7 @@ impl Holds {
         epoch: Epoch,
         header: &Header,
     ) -> Result<bool, BackendError> {
-        let stands_at = header.key_head;
-        if header.covered.epoch != epoch {
-            return Ok(false);
-        }
-        let backplane = &self.0.backplane;
-        let after = Offset(stands_at.offset.0.saturating_sub(1));
-        let range = ReadRange { after, up_to: stands_at.offset, limit: 1 };
-        let page = backplane.log().read(&Selector::Key(key.clone()), range).await?;
-        match page.iter().next() {
-            Some(record) => Ok(page.epoch() == epoch && identity(&record) == stands_at.id),
-            None => match backplane.compactor() {
-                Some(compactor) => Ok(compactor.floor(key).await? > stands_at.offset),
-                None => Ok(false),
-            },
-        }
+        Ok(lineage::holds_key_head(&self.0, key, epoch, header).await?
+            && lineage::holds_covered(&self.0, key, header).await?)
     }
 }

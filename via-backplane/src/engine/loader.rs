@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use super::{
     Core,
     decode::Undecodable,
+    lineage,
     owned_cell::OwnedError,
     projection::{Halt, HaltReason, Panicked, Published},
     retry::Delays,
@@ -48,8 +49,6 @@ pub(super) struct Loaded<S> {
     pub(super) folded: u64,
     /// Records that everybody skips, because their loss was accepted; in order.
     accepted: Vec<Offset>,
-    /// Every record of the key up to here was in the value it began with.
-    began_at: Offset,
 }
 
 /// What a value began with.
@@ -63,10 +62,6 @@ pub(super) enum Origin {
 
 impl<S> Loaded<S> {
     fn begin(value: Published<S>, epoch: Epoch, origin: Origin) -> Self {
-        let began_at = match &origin {
-            Origin::Genesis => Offset::BEGIN,
-            Origin::Snapshot(header) => header.covered.offset,
-        };
         Self {
             value: Some(value),
             epoch,
@@ -76,7 +71,6 @@ impl<S> Loaded<S> {
             origin,
             folded: 0,
             accepted: Vec::new(),
-            began_at,
         }
     }
 
@@ -91,7 +85,6 @@ impl<S> Loaded<S> {
             origin: Origin::Genesis,
             folded: 0,
             accepted: Vec::new(),
-            began_at: Offset::BEGIN,
         }
     }
 }
@@ -271,7 +264,7 @@ impl<S: FoldState> Load<S> {
             Some(compactor) if core.ambient.rules().check_floors => compactor.floor(&self.key).await?,
             _ => Offset::BEGIN,
         };
-        if floor.0 <= loaded.began_at.0 + 1 {
+        if self.begins_above(core, &loaded, floor).await? {
             return Ok(Some(loaded));
         }
         // Newer snapshots cover what was dropped, unless there are none to be had.
@@ -279,7 +272,24 @@ impl<S: FoldState> Load<S> {
             return Ok(None);
         }
         let reason = self.misfit.take().unwrap_or(HaltReason::Compacted { floor });
-        Ok(Some(Loaded::none(loaded.epoch, Halt { at: loaded.began_at, reason })))
+        let at = match &loaded.origin {
+            Origin::Genesis => Offset::BEGIN,
+            Origin::Snapshot(header) => header.key_head.offset,
+        };
+        Ok(Some(Loaded::none(loaded.epoch, Halt { at, reason })))
+    }
+
+    /// Whether what a value began with has all that is gone below the key's floor.
+    async fn begins_above(
+        &self,
+        core: &Core,
+        loaded: &Loaded<S>,
+        floor: Offset,
+    ) -> Result<bool, BackendError> {
+        let Origin::Snapshot(header) = &loaded.origin else { return Ok(floor.0 <= 1) };
+        let covers = |offset: Offset| floor.0 <= offset.0 + 1;
+        Ok(covers(header.key_head.offset)
+            || covers(header.covered.offset) && lineage::holds_covered(core, &self.key, header).await?)
     }
 
     async fn round<E: Event + Fold<S>>(&mut self, core: &Core) -> Result<Loaded<S>, Failed> {

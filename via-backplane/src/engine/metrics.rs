@@ -24,6 +24,7 @@ pub(crate) const EVENTS_COMPACTION_GAP_HALT: &str = "via_events_compaction_gap_h
 pub(crate) const FOLD_DIVERGENCE: &str = "via_fold_divergence_total";
 pub(crate) const SNAPSHOT_WRITTEN: &str = "via_snapshot_written_total";
 pub(crate) const SNAPSHOT_BYTES: &str = "via_snapshot_bytes";
+pub(crate) const SNAPSHOT_AGE: &str = "via_snapshot_age_seconds";
 pub(crate) const SNAPSHOT_FAILURES: &str = "via_snapshot_failures_total";
 pub(crate) const SNAPSHOT_UNUSABLE: &str = "via_snapshot_unusable_total";
 pub(crate) const SNAPSHOT_UNBRIDGEABLE: &str = "via_snapshot_unbridgeable_halt_total";
@@ -165,6 +166,12 @@ pub const CATALOGUE: &[Metric] = &[
     Metric::new(SNAPSHOT_WRITTEN, Kind::Counter, &["family"], "snapshots this pod has written"),
     Metric::new(SNAPSHOT_BYTES, Kind::Gauge, &["family"], "size of the last snapshot this pod has written"),
     Metric::new(
+        SNAPSHOT_AGE,
+        Kind::Gauge,
+        &["family"],
+        "time since this pod last wrote or saw a snapshot, when it last tried to write one; 0 after each",
+    ),
+    Metric::new(
         SNAPSHOT_FAILURES,
         Kind::Counter,
         &["family"],
@@ -261,6 +268,7 @@ pub(crate) struct OfFamily {
     pub(crate) divergence: Counter,
     pub(crate) snapshots_written: Counter,
     pub(crate) snapshot_bytes: Gauge,
+    pub(crate) snapshot_age: Gauge,
     pub(crate) snapshot_failures: Counter,
     pub(crate) unbridgeable: Counter,
 }
@@ -285,6 +293,7 @@ impl OfFamily {
             divergence: counter!(FOLD_DIVERGENCE, "family" => label.clone()),
             snapshots_written: counter!(SNAPSHOT_WRITTEN, "family" => label.clone()),
             snapshot_bytes: gauge!(SNAPSHOT_BYTES, "family" => label.clone()),
+            snapshot_age: gauge!(SNAPSHOT_AGE, "family" => label.clone()),
             snapshot_failures: counter!(SNAPSHOT_FAILURES, "family" => label.clone()),
             unbridgeable: counter!(SNAPSHOT_UNBRIDGEABLE, "family" => label.clone()),
             label,

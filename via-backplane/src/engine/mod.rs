@@ -17,6 +17,7 @@ mod events;
 mod family;
 mod holds;
 mod keys;
+mod lineage;
 mod loader;
 mod losses;
 #[cfg(test)]
@@ -130,7 +131,9 @@ impl Core {
     /// The snapshots of a key.
     pub(crate) fn snapshots(&self, key: &Key) -> snapshots::Snapshots<'_> {
         let (store, max_cell) = (self.backplane.store(), self.backplane.limits().max_cell);
-        snapshots::Snapshots::of(store, &*self.ambient.entropy, key, max_cell, self.settings.rollback_window)
+        let window = self.settings.rollback_window;
+        snapshots::Snapshots::of(store, &*self.ambient.entropy, key, max_cell, window)
+            .under(self.ambient.rules())
     }
 
     /// Counts a snapshot that this pod could not use.

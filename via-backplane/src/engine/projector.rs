@@ -194,7 +194,7 @@ where
                 biased;
                 Some(job) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(job),
                 Some(order) = self.inbox.recv(), if self.refolds < MAX_REFOLDS => self.obey(order),
-                () = family.wanted() => {}
+                () = family.wanted() => self.queue_wanted(),
                 () = self.saves.due() => self.start_saves(),
                 item = momentum.next(&mut records), if self.has_room() => {
                     let batch = item.unwrap_or_else(|| Err(silent_end()))?;

@@ -11,15 +11,13 @@ use tokio::time::Instant;
 
 use super::{
     Core,
+    digest::{self, Digest},
     loader::Findings,
     projection::Published,
     snapshots::{Draft, Generation, Header, Outcome, StateType},
     supervisor::JobError,
 };
-use crate::{
-    BoxError, Codec as _, Cursor, Event, Fold, FoldState, Head, Key, Offset, Retry, Selector,
-    codec::MessagePack,
-};
+use crate::{BoxError, Cursor, Event, Fold, FoldState, Head, Key, Offset, Retry, Selector};
 
 /// How long a claim is believed: longer than the chunks of any snapshot take to be written.
 const CLAIM_LASTS: Duration = Duration::from_secs(60);
@@ -107,10 +105,6 @@ impl Saving {
     /// The loss of a skipped record was accepted: it counts as no event.
     pub(super) fn accept(&mut self, offset: Offset) {
         self.skipped.retain(|skipped| *skipped != offset);
-    }
-
-    pub(super) fn skipped(&self) -> &[Offset] {
-        &self.skipped
     }
 
     /// Whether the value lacks records that others may be able to decode.
@@ -217,10 +211,10 @@ where
     {
         let header = current.header();
         if header.covered.epoch == covered.epoch && header.key_head.offset > plan.known {
-            return seen::<E, S>(core, header, key_head, value).await;
+            return seen::<E, S>(core, key, header, value).await;
         }
     }
-    let bytes = match encode(core, value).await? {
+    let bytes = match digest::encode(core, value).await? {
         Ok(bytes) => bytes,
         Err(error) => {
             tracing::error!(%key, %error, "the state cannot be encoded, so the key has no snapshots");
@@ -243,9 +237,8 @@ where
             Ok(Saved::Written { head: key_head.offset, bytes, before })
         }
         Ok(Outcome::Superseded { by }) => {
-            let digest = blake3::hash(&draft.bytes);
             let is_same_place = by.key_head == key_head && by.state == draft.state;
-            let diverges = is_same_place && by.digest[..] != digest.as_bytes()[..];
+            let diverges = is_same_place && diverges::<S>(core, key, &by, draft.bytes).await?;
             Ok(Saved::Seen(Seen { head: by.key_head.offset, diverges }))
         }
         Ok(Outcome::Claimed { by }) => Ok(Saved::Claimed(by)),
@@ -275,7 +268,9 @@ where
 /// Below what a key's records are needed no more, now that it has a new snapshot.
 async fn needless(core: &Core, key: &Key, covered: Cursor) -> Option<Head> {
     let held = core.snapshots(key).manifest().await.ok()??;
-    let previous = held.value.previous()?.header().covered;
+    let keeps_previous = core.ambient.rules().keep_previous;
+    let kept = if keeps_previous { held.value.previous()? } else { held.value.current()? };
+    let previous = kept.header().covered;
     let before = Offset(previous.offset.0.saturating_add(1));
     (previous.epoch == covered.epoch).then_some(Head { epoch: covered.epoch, offset: before })
 }
@@ -283,34 +278,37 @@ async fn needless(core: &Core, key: &Key, covered: Cursor) -> Option<Head> {
 /// Compares a snapshot of somebody else with this pod's value, where they are of the same record.
 async fn seen<E, S>(
     core: &Core,
+    key: &Key,
     header: Header,
-    key_head: Cursor,
     value: Arc<Published<S>>,
 ) -> Result<Saved, BoxError>
 where
     E: Event + Fold<S>,
     S: FoldState,
 {
-    let is_comparable = header.key_head == key_head && header.state.version == E::STATE_VERSION;
-    let mut diverges = false;
-    if is_comparable && let Ok(bytes) = encode(core, value).await? {
-        diverges = header.digest[..] != blake3::hash(&bytes).as_bytes()[..];
+    let is_same_place = header.key_head == value.key_head && header.state.version == E::STATE_VERSION;
+    let mut is_other = false;
+    if is_same_place && let Ok(bytes) = digest::encode(core, value).await? {
+        is_other = diverges::<S>(core, key, &header, bytes).await?;
     }
-    Ok(Saved::Seen(Seen { head: header.key_head.offset, diverges }))
+    Ok(Saved::Seen(Seen { head: header.key_head.offset, diverges: is_other }))
 }
 
-/// A state's bytes, computed off the fold path.
-async fn encode<S: FoldState>(
+/// Whether a snapshot of the same records is of another value than these bytes.
+async fn diverges<S: FoldState>(
     core: &Core,
-    value: Arc<Published<S>>,
-) -> Result<Result<Bytes, String>, JobError> {
-    let encode = move || {
-        let mut bytes = Vec::new();
-        MessagePack::encode(&value.state, &mut bytes)
-            .map(|()| Bytes::from(bytes))
-            .map_err(|error| error.to_string())
-    };
-    core.copy("encode a state".to_owned(), encode).await
+    key: &Key,
+    header: &Header,
+    bytes: Bytes,
+) -> Result<bool, JobError> {
+    if header.digest[..] == Digest::of_bytes(&bytes).as_bytes()[..] {
+        return Ok(false);
+    }
+    let is_comparable = digest::is_comparable::<S>(core, bytes).await?;
+    if !is_comparable {
+        tracing::debug!(%key, "the state is written in no order of its own, so pods cannot be compared");
+    }
+    Ok(is_comparable)
 }
 
 impl Findings {

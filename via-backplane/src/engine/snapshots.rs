@@ -29,12 +29,12 @@ use std::time::Duration;
 pub(crate) use compaction::{Hold, Refused};
 pub(crate) use manifest::{Generation, Header, Manifest, Snapshot, StateType};
 pub(crate) use notes::LogNotes;
-pub(crate) use read::{Candidate, Candidates, Read, Unusable};
+pub(crate) use read::{Candidate, Read, Unusable};
 pub(crate) use write::{Draft, Outcome, WriteError};
 
 use self::names::Names;
 use super::{
-    ambient::Entropy,
+    ambient::{Entropy, Rules},
     owned_cell::{self, Held, OwnedError},
 };
 use crate::{Key, Store};
@@ -52,6 +52,7 @@ pub(crate) struct Snapshots<'a> {
     max_cell: usize,
     /// How long the last snapshot of a previous state version is kept; zero keeps none.
     rollback_window: Duration,
+    rules: Rules,
 }
 
 impl<'a> Snapshots<'a> {
@@ -63,7 +64,13 @@ impl<'a> Snapshots<'a> {
         max_cell: usize,
         rollback_window: Duration,
     ) -> Self {
-        Self { store, entropy, names: Names::of(key), max_cell, rollback_window }
+        Self { store, entropy, names: Names::of(key), max_cell, rollback_window, rules: Rules::ALL }
+    }
+
+    /// Under these rules instead of all.
+    pub(crate) fn under(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
     }
 
     /// The manifest, or `None` if nothing was ever written of this key. It may lag.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Core, Engine,
-    digest::{Digest, digested},
+    digest::{self, Digest, digested},
     family::Family,
     loader::{From, Load},
     losses::as_backend,
@@ -83,6 +83,11 @@ pub enum VerifyError {
     /// The state cannot be written down, so it has neither digests nor snapshots.
     #[error("the state cannot be written down")]
     Encode(#[source] EncodeError),
+    /// The state is written in no order of its own, so that its digests say nothing.
+    #[error(
+        "the state is written in another order by each fold, as a `HashMap` is: keep a `BTreeMap` instead"
+    )]
+    Unordered,
     /// The engine stopped.
     #[error("the engine stopped")]
     Stopped,
@@ -98,9 +103,11 @@ impl VerifyError {
         match self {
             Self::Replaced => Retry::Safe,
             Self::Backend(error) => error.retry(),
-            Self::UnknownFamily { .. } | Self::Halted { .. } | Self::Encode(_) | Self::Stopped => {
-                Retry::Never
-            }
+            Self::UnknownFamily { .. }
+            | Self::Halted { .. }
+            | Self::Encode(_)
+            | Self::Unordered
+            | Self::Stopped => Retry::Never,
         }
     }
 }
@@ -235,8 +242,15 @@ where
         }
         verified.from = FoldedFrom::from(&loaded.origin);
         let value = loaded.value.take().expect("what is not halted has a value");
-        let (Boxed(value), digest) = digested::<S, _>(core, Boxed(value)).await?;
-        loaded.value = Some(value);
+        let (mut value, digest) = digested::<S, _>(core, Boxed(value)).await?;
+        if digest.as_ref().is_ok_and(|digest| *digest != claim.digest) {
+            let (same, has_an_order) = digest::has_an_order::<S, _>(core, value).await?;
+            if !has_an_order {
+                return Err(VerifyError::Unordered);
+            }
+            value = same;
+        }
+        loaded.value = Some(value.0);
         let is_comparable = claim.who == Party::ThisPod || loaded.skipped.is_empty();
         if is_comparable {
             let digest = digest.map_err(VerifyError::Encode)?;

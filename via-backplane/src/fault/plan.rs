@@ -24,11 +24,13 @@ pub enum Kind {
     Stop,
     /// The whole backend is unreachable.
     Interrupt,
+    /// The pod stands still for a while: its calls and its streams wait.
+    Pause,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Delay,
         Self::LostAck,
         Self::Refused,
@@ -38,6 +40,7 @@ impl Kind {
         Self::StaleLoad,
         Self::Stop,
         Self::Interrupt,
+        Self::Pause,
     ];
 
     pub(crate) fn index(self) -> usize {
@@ -54,6 +57,7 @@ pub struct Plan {
     pub(crate) seed: Option<u64>,
     pub(crate) odds: [f64; Kind::ALL.len()],
     pub(crate) max_delay: Duration,
+    pub(crate) max_staleness: Duration,
     pub(crate) stop_after: Option<u64>,
 }
 
@@ -64,6 +68,7 @@ impl Plan {
             seed: None,
             odds: [0.0; Kind::ALL.len()],
             max_delay: Duration::from_millis(100),
+            max_staleness: Duration::MAX,
             stop_after: None,
         }
     }
@@ -75,14 +80,15 @@ impl Plan {
 
     /// How likely a fault is at each call or item that it can strike, from 0 to 1.
     ///
-    /// [`Kind::Stop`] and [`Kind::Interrupt`] have no odds: see [`stop_after`](Self::stop_after) and
-    /// [`Link::interrupt`](super::Link::interrupt).
+    /// [`Kind::Stop`], [`Kind::Interrupt`] and [`Kind::Pause`] have no odds: see [`stop_after`](Self::stop_after),
+    /// [`Link::interrupt`](super::Link::interrupt) and [`Faults::pause`](super::Faults::pause).
     ///
     /// # Panics
     /// If the odds are not between 0 and 1, or are given for a kind that has none.
     pub fn odds(mut self, kind: Kind, odds: f64) -> Self {
         assert!((0.0..=1.0).contains(&odds), "odds are between 0 and 1, not {odds}");
-        assert!(!matches!(kind, Kind::Stop | Kind::Interrupt), "{kind:?} is not a matter of odds");
+        let is_told = matches!(kind, Kind::Stop | Kind::Interrupt | Kind::Pause);
+        assert!(!is_told, "{kind:?} is not a matter of odds");
         self.odds[kind.index()] = odds;
         self
     }
@@ -90,6 +96,12 @@ impl Plan {
     /// How long a delay is at most; 100 ms if not said.
     pub fn max_delay(mut self, time: Duration) -> Self {
         self.max_delay = time;
+        self
+    }
+
+    /// How long ago a stale answer was right at most, as far as this pod has seen; without limit if not said.
+    pub fn max_staleness(mut self, time: Duration) -> Self {
+        self.max_staleness = time;
         self
     }
 

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +13,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     link::{Link, Sent, Then, When},
@@ -35,16 +38,19 @@ pub(super) struct Pod {
     fired: [AtomicU64; Kind::ALL.len()],
     trace: Mutex<VecDeque<Fired>>,
     stopped: watch::Sender<bool>,
+    is_paused: AtomicBool,
+    /// Wakes what waits in the order in which it fell asleep, as the link does.
+    resumed: Notify,
     /// The step at which the pod stops; `u64::MAX` for never.
     stop_at: AtomicU64,
     late: Mutex<Vec<BoxFuture<'static, ()>>>,
     seen: Mutex<VecDeque<(CellKey, Seen)>>,
 }
 
-/// What loads of a cell answered: the latest value, and the one before it.
+/// What loads of a cell answered: the latest value, and the one before it, each with when it was answered last.
 struct Seen {
-    latest: Option<Versioned>,
-    older: Option<Option<Versioned>>,
+    latest: (Instant, Option<Versioned>),
+    older: Option<(Instant, Option<Versioned>)>,
 }
 
 /// A fault that struck.
@@ -94,6 +100,20 @@ impl Faults {
         self.0.stop_at.store(0, Ordering::SeqCst);
     }
 
+    /// Has the pod stand still, as under SIGSTOP: its calls and its streams wait until it is [resumed](Self::resume). What was
+    /// under way has reached the backend or not.
+    pub fn pause(&self) {
+        if !self.0.is_paused.swap(true, Ordering::SeqCst) {
+            self.0.strike(Kind::Pause, "pod");
+        }
+    }
+
+    /// Has a paused pod go on.
+    pub fn resume(&self) {
+        self.0.is_paused.store(false, Ordering::SeqCst);
+        self.0.resumed.notify_waiters();
+    }
+
     /// Answers once the pod has stopped: now its tasks may be aborted.
     ///
     /// # Cancel safety
@@ -115,6 +135,8 @@ impl Pod {
             fired: Default::default(),
             trace: Mutex::default(),
             stopped: watch::Sender::new(false),
+            is_paused: AtomicBool::new(false),
+            resumed: Notify::new(),
             late: Mutex::default(),
             seen: Mutex::default(),
         }
@@ -123,7 +145,8 @@ impl Pod {
     /// Whether a call can go straight through: nothing is planned, and nothing is wrong with the way.
     pub(super) fn is_clear(&self) -> bool {
         let unplanned = self.plan.seed.is_none() && self.stop_at.load(Ordering::SeqCst) == u64::MAX;
-        let clear = unplanned && !self.link.is_cut() && !self.link.will_take_ack();
+        let stands = self.is_paused.load(Ordering::SeqCst);
+        let clear = unplanned && !stands && !self.link.is_cut() && !self.link.will_take_ack();
         if clear {
             self.steps.fetch_add(2, Ordering::SeqCst);
         }
@@ -132,6 +155,7 @@ impl Pod {
 
     /// Takes a step; if the pod stops here, it is the last thing that happens.
     pub(super) async fn step(&self, call: &'static str) {
+        self.goes_on().await;
         let step = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
         if step < self.stop_at.load(Ordering::SeqCst) {
             return;
@@ -140,6 +164,16 @@ impl Pod {
             self.strike(Kind::Stop, call);
         }
         std::future::pending::<()>().await;
+    }
+
+    async fn goes_on(&self) {
+        while self.is_paused.load(Ordering::SeqCst) {
+            // Made before the second look, so that no resumption falls in between.
+            let resumed = self.resumed.notified();
+            if self.is_paused.load(Ordering::SeqCst) {
+                resumed.await;
+            }
+        }
     }
 
     /// Decides what becomes of a call, and waits as long as it is held up on its way.
@@ -232,26 +266,28 @@ impl Pod {
         if self.plan.odds[Kind::StaleLoad.index()] == 0.0 {
             return now;
         }
-        let older = self.see(key, &now);
+        let older = self.see(key, &now).filter(|(seen, _)| seen.elapsed() <= self.plan.max_staleness);
         match older {
-            Some(older) if self.strikes(Kind::StaleLoad, "load") => older,
+            Some((_, older)) if self.strikes(Kind::StaleLoad, "load") => older,
             _ => now,
         }
     }
 
     /// Takes note of a load's answer; the one before it, if there was one and it differed.
-    fn see(&self, key: &CellKey, now: &Option<Versioned>) -> Option<Option<Versioned>> {
+    fn see(&self, key: &CellKey, now: &Option<Versioned>) -> Option<(Instant, Option<Versioned>)> {
+        let latest = (Instant::now(), now.clone());
         let mut seen = self.seen.lock();
         let Some((_, known)) = seen.iter_mut().find(|(other, _)| other == key) else {
             if seen.len() == MAX_STALE {
                 seen.pop_front();
             }
-            seen.push_back((key.clone(), Seen { latest: now.clone(), older: None }));
+            seen.push_back((key.clone(), Seen { latest, older: None }));
             return None;
         };
-        if known.latest != *now {
-            known.older = Some(std::mem::replace(&mut known.latest, now.clone()));
+        if known.latest.1 != *now {
+            known.older = Some(known.latest.clone());
         }
+        known.latest = latest;
         known.older.clone()
     }
 

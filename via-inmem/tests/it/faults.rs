@@ -84,7 +84,7 @@ async fn one_seed_gives_one_trace_and_another_seed_another() {
     assert_eq!(first, trace(7).await);
     assert_ne!(first, trace(8).await);
     for kind in Kind::ALL {
-        let planned = !matches!(kind, Kind::Stop | Kind::Interrupt);
+        let planned = !matches!(kind, Kind::Stop | Kind::Interrupt | Kind::Pause);
         assert_eq!(first.0.iter().any(|fired: &Fired| fired.kind == kind), planned, "{kind:?}");
     }
 }

@@ -1,7 +1,9 @@
 //! The adapter against real servers. Without a `nats-server` every test here fails and says how to get one.
 
 mod cluster;
+mod compaction;
 mod conformance;
+mod credentials;
 mod durable;
 mod faults;
 mod feed;
@@ -11,10 +13,13 @@ mod interop;
 mod limits;
 mod notes;
 mod outages;
+mod permissions;
 mod reads;
+mod refused;
 mod slow;
 mod start;
 mod store;
 mod tls;
+mod told;
 mod warnings;
 mod watches;

@@ -6,12 +6,20 @@ use std::{
 };
 
 use nats_servers::{Cluster, Config, Link, Server};
-use via_backplane::{Append, AppendFailed, Backplane, Entries, Entry, Family, Key, Retry};
+use via_backplane::{Append, AppendError, AppendFailed, Backplane, Entries, Entry, Family, Key, Retry};
 
-use crate::notes::{Noted, PATIENCE, Pod, builder};
+use crate::{
+    notes::{Noted, PATIENCE, Pod, builder},
+    told::Meter,
+};
+
+/// The pods here wait three seconds for an answer: once for the connection, once for an append's ack. The rest is for a
+/// machine that builds meanwhile.
+const LONGEST_APPEND: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn reads_go_on_and_appends_say_so_while_the_server_is_away() {
+    let (meter, _here) = Meter::start();
     let server = Server::start(Config::new()).expect("a server");
     let pod = Pod::on(&server.url()).await;
     let position = pod.note("before").await;
@@ -21,13 +29,15 @@ async fn reads_go_on_and_appends_say_so_while_the_server_is_away() {
     let began = Instant::now();
     let failed = pod.notes.append(Noted { text: "during".into() }).await.expect_err("nobody is there");
     assert!(matches!(failed.retry(), Retry::Safe | Retry::MayDuplicate), "{failed:?}");
-    assert!(began.elapsed() < PATIENCE, "bounded by the request timeout");
+    assert!(began.elapsed() < LONGEST_APPEND, "bounded by the request timeout: {:?}", began.elapsed());
     assert!(pod.engine.backplane().ping().await.is_err());
+    meter.says("via_backplane_up", 0.0).await;
     assert_eq!(**pod.notes.read().expect("loaded"), ["before"]);
     server.restart().expect("started again");
     let position = pod.note("after").await;
     pod.reaches(&position).await;
     assert_eq!(pod.notes.read().expect("loaded").last().map(String::as_str), Some("after"));
+    meter.says("via_backplane_up", 1.0).await;
     pod.stop().await;
 }
 
@@ -67,7 +77,7 @@ async fn a_paused_server_is_not_waited_for_beyond_the_timeout() {
     let failed = pod.notes.append(Noted { text: "during".into() }).await.expect_err("nobody answers");
     // It was sent, so it may be carried out when the server goes on.
     assert!(matches!(failed, AppendFailed::MaybeCommitted { .. }), "{failed:?}");
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < LONGEST_APPEND, "{:?}", began.elapsed());
     server.resume().expect("resumed");
     let position = pod.note("after").await;
     pod.reaches(&position).await;
@@ -171,6 +181,30 @@ async fn what_is_appended_as_soon_as_the_connection_is_back_is_acknowledged() {
         let appended = backplane.log().append(Append::new(Entries::One(entry))).await;
         appended.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
     }
+    backplane.close().await;
+}
+
+#[tokio::test]
+async fn an_append_whose_connection_was_replaced_is_not_waited_for() {
+    let server = Server::start(Config::new()).expect("a server");
+    let link = Link::to([&server]).expect("a proxy");
+    // It is back before anybody looks, so that only the count of its connections tells.
+    let client = async_nats::connect(&link.urls()[..]).await.expect("connected");
+    let patient = vianats::Builder::with_client(client).request_timeout(PATIENCE * 2);
+    let backplane = patient.connect().await.expect("connected");
+    link.lose_next_ack();
+    let key = Key::of(&Family::new("posts").expect("a valid name"));
+    let append = backplane.log().append(Append::new(Entries::One(Entry { key, record: "x".into() })));
+    let replace = async {
+        while link.acks().lost() == 0 {
+            tokio::task::yield_now().await;
+        }
+        link.interrupt();
+        link.restore().expect("the port is still free");
+    };
+    let both = async { tokio::join!(append, replace).0 };
+    let appended = tokio::time::timeout(PATIENCE, both).await.expect("no answer will come");
+    assert!(matches!(appended, Err(AppendError::MaybeCommitted(_))), "{appended:?}");
     backplane.close().await;
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use nats_servers::{Config, Server};
 use serde_json::json;
 use via_backplane::{
-    Append, Backplane, Entries, Entry, Family, Key, Offset, Page, ReadRange, Resume, Selector,
+    Append, Backplane, Entries, Entry, Expectation, Family, Head, Key, Offset, Page, ReadRange, Resume,
+    Selector,
 };
 
 use crate::notes::{api, builder};
@@ -86,6 +87,24 @@ async fn a_read_whose_last_record_is_purged_meanwhile_ends() {
         let read = read.unwrap_or_else(|_| panic!("round {round}: the read does not end"));
         assert!(read.expect("read").iter().count() <= 1);
     }
+    pod.close().await;
+}
+
+#[tokio::test]
+async fn messages_that_only_carried_an_expectation_leave_nothing_behind() {
+    let server = Server::start(Config::new()).expect("a server");
+    let pod = builder(&server.url()).connect().await.expect("connected");
+    let rooms = family("rooms");
+    let room = |n: usize| Key::instance(&rooms, n.to_string()).expect("a valid name");
+    let epoch = pod.log().head(&Selector::Family(rooms.clone())).await.expect("known").epoch;
+    // Four keys are expected to have no record, and there is one message to say so on.
+    let expect =
+        (0..4).map(|n| Expectation { key: room(n), head: Head { epoch, offset: Offset::BEGIN } }).collect();
+    let entries = Entries::One(Entry { key: room(9), record: "x".into() });
+    pod.log().append(Append { entries, expect, id: None }).await.expect("appended");
+    let info = api(&server.url(), "STREAM.INFO.via-events", json!({ "subjects_filter": ">" })).await;
+    let subjects = info["state"]["subjects"].as_object().expect("subjects");
+    assert!(subjects.keys().all(|subject| subject.ends_with(".e.rooms.9")), "{subjects:?}");
     pod.close().await;
 }
 

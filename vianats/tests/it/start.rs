@@ -1,11 +1,15 @@
 //! Connecting: what is created, what is refused, and with which words.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use nats_servers::{Config, Server, free_port, shared_cluster};
 use serde_json::json;
 use via_backplane::{
-    Append, AppendError, BackendError, Backplane, Entries, Entry, ErrorKind, Family, Key, Offset, Selector,
+    Append, AppendError, BackendError, Backplane, CasError, CellKey, Entries, Entry, ErrorKind, Expected,
+    Family, Key, Offset, PublishError, Topic, Ttl,
 };
 use vianats::{Builder, Storage};
 
@@ -43,8 +47,8 @@ async fn an_unreachable_server_is_an_error_with_its_address_within_the_timeout()
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
     assert!(!format!("{error:?} {}", chain(&error)).contains("secret"), "{error:?}");
-    // Bounded by what was asked for, give or take a busy machine.
-    assert!(began.elapsed() < Duration::from_secs(20));
+    // Well below the ten seconds it would be unless asked for.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -60,80 +64,10 @@ async fn a_server_that_comes_late_is_waited_for() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_denied_at_once_and_never_shown() {
-    let config = Config::new().extra("authorization { user: via, password: rightsecret }");
-    let server = Server::start(config).expect("a server");
-    let error = refused(builder(&server.url()).user_and_password("via", "wrongsecret")).await;
-    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-    assert!(!format!("{error:?} {}", chain(&error)).contains("secret"), "{error:?}");
-    let connected = builder(&server.url()).user_and_password("via", "rightsecret").connect().await;
-    connected.expect("the right ones are accepted").close().await;
-}
-
-#[tokio::test]
-async fn an_address_may_carry_the_credentials() {
-    let config = Config::new().extra("authorization { user: via, password: \"p@ss/word\" }");
-    let server = Server::start(config).expect("a server");
-    let url = server.url().replace("nats://", "nats://via:p%40ss%2Fword@");
-    builder(&url).connect().await.expect("connected").close().await;
-}
-
-#[tokio::test]
-async fn a_token_is_enough_where_it_is_asked_for() {
-    let server = Server::start(Config::new().extra("authorization { token: thetoken }")).expect("a server");
-    assert_eq!(refused(builder(&server.url())).await.kind(), ErrorKind::Denied);
-    builder(&server.url()).token("thetoken").connect().await.expect("connected").close().await;
-}
-
-#[tokio::test]
 async fn a_prefix_that_cannot_be_a_subject_is_refused() {
     let error = refused(Builder::new("nats://127.0.0.1:1").prefix("a.b")).await;
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
     assert!(error.to_string().contains("a.b"), "{error}");
-}
-
-#[tokio::test]
-async fn a_credentials_file_that_is_missing_is_named() {
-    let error = refused(Builder::new("nats://127.0.0.1:1").credentials_file("/nowhere/app.creds")).await;
-    assert_eq!(error.kind(), ErrorKind::Misconfigured);
-    assert!(error.to_string().contains("/nowhere/app.creds"), "{error}");
-}
-
-#[tokio::test]
-async fn streams_that_would_lose_events_are_refused_with_what_to_change() {
-    let server = server();
-    let wrong = [
-        ("max_age", json!(3_600_000_000_000_u64), "max_age"),
-        ("max_msgs_per_subject", json!(10), "max_msgs_per_subject"),
-        ("retention", json!("workqueue"), "retention"),
-        ("duplicate_window", json!(0), ""),
-        ("deny_purge", json!(true), "deny_purge"),
-        ("allow_atomic", json!(false), "allow_atomic"),
-        ("no_ack", json!(true), "no_ack"),
-        ("max_msg_size", json!(100), "max_msg_size"),
-        ("subject_transform", json!({ "src": ">", "dest": "elsewhere.>" }), "subject_transform"),
-    ];
-    for (index, (setting, value, named)) in wrong.into_iter().enumerate() {
-        let prefix = format!("p{index}");
-        let subject = format!("{prefix}.{:032x}.>", 7);
-        let mut config = json!({
-            "name": format!("{prefix}-events"),
-            "subjects": [subject],
-            "metadata": { "via-incarnation": format!("{:032x}", 7) },
-            "retention": "limits", "discard": "new", "storage": "file", "num_replicas": 1, "allow_atomic": true,
-        });
-        config[setting] = value;
-        api(&server.url(), &format!("STREAM.CREATE.{prefix}-events"), config).await;
-        let connected = builder(&server.url()).prefix(&prefix).connect().await;
-        if named.is_empty() {
-            // The server puts its own default there, which is as good.
-            connected.expect("accepted").close().await;
-            continue;
-        }
-        let error = connected.err().unwrap_or_else(|| panic!("{setting} was accepted"));
-        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error:?}");
-        assert!(error.to_string().contains(named) && error.to_string().contains(&prefix), "{error}");
-    }
 }
 
 #[tokio::test]
@@ -151,23 +85,6 @@ async fn new_streams_are_as_was_asked_for() {
         );
     }
     backplane.close().await;
-}
-
-#[tokio::test]
-async fn limits_that_drop_the_oldest_are_refused_and_limits_that_refuse_are_not() {
-    let server = server();
-    for (prefix, discard) in [("old", "old"), ("new", "new")] {
-        let config = json!({
-            "name": format!("{prefix}-events"),
-            "subjects": [format!("{prefix}.{:032x}.>", 7)],
-            "metadata": { "via-incarnation": format!("{:032x}", 7) },
-            "retention": "limits", "discard": discard, "storage": "file", "max_bytes": 1_000_000, "allow_atomic": true,
-        });
-        api(&server.url(), &format!("STREAM.CREATE.{prefix}-events"), config).await;
-    }
-    let error = refused(builder(&server.url()).prefix("old")).await;
-    assert!(error.to_string().contains("max_bytes") && error.to_string().contains("discard"), "{error}");
-    builder(&server.url()).prefix("new").connect().await.expect("accepted").close().await;
 }
 
 #[tokio::test]
@@ -195,67 +112,6 @@ async fn a_server_without_jetstream_is_said_to_have_none() {
         .connect_timeout(Duration::from_millis(500));
     let error = refused(connecting).await;
     assert!(chain(&error).contains("JetStream"), "{}", chain(&error));
-}
-
-#[tokio::test]
-async fn a_missing_permission_is_named_with_its_subject() {
-    let config = Config::new().extra(
-        "authorization { users: [\
-           { user: admin, password: admin },\
-           { user: reader, password: reader, permissions: { publish: { deny: [\"via.*.e.>\"] } } },\
-           { user: deaf, password: deaf, permissions: { subscribe: { deny: [\"via.feed.>\"] } } }\
-         ] }",
-    );
-    let server = Server::start(config).expect("a server");
-    builder(&server.url())
-        .user_and_password("admin", "admin")
-        .connect()
-        .await
-        .expect("connected")
-        .close()
-        .await;
-
-    let reader =
-        builder(&server.url()).user_and_password("reader", "reader").connect().await.expect("connected");
-    let key = Key::of(&Family::new("posts").expect("a valid name"));
-    let entry = Entry { key: key.clone(), record: "x".into() };
-    let began = Instant::now();
-    match reader.log().append(Append::new(Entries::One(entry))).await {
-        Err(AppendError::Backend(error)) => {
-            assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains(".e.posts.=") && text.contains("publish"), "{text}");
-        }
-        other => panic!("{other:?}"),
-    }
-    assert!(began.elapsed() < Duration::from_secs(2), "the refusal is told, not waited for");
-    let head = reader.log().head(&Selector::Key(key)).await.expect("reading is allowed");
-    assert_eq!(head.offset, Offset::BEGIN);
-    reader.close().await;
-
-    let deaf = builder(&server.url()).user_and_password("deaf", "deaf").connect().await.expect("connected");
-    let topic = via_backplane::Topic::new("news").expect("a valid name");
-    let error = deaf.feed().expect("a feed").subscribe(&topic).await.err().expect("refused");
-    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-    assert!(error.to_string().contains("via.feed.news"), "{error}");
-    deaf.close().await;
-}
-
-#[tokio::test]
-async fn prefixes_share_nothing() {
-    let server = server();
-    let one = Pod::with(builder(&server.url()).prefix("one")).await;
-    let two = Pod::with(builder(&server.url()).prefix("two")).await;
-    let position = one.note("mine").await;
-    one.reaches(&position).await;
-    let position = two.note("theirs").await;
-    two.reaches(&position).await;
-    assert_eq!(
-        (&**one.notes.loaded().await, &**two.notes.loaded().await),
-        (&["mine".to_owned()][..], &["theirs".to_owned()][..])
-    );
-    one.stop().await;
-    two.stop().await;
 }
 
 #[tokio::test]
@@ -308,18 +164,67 @@ async fn a_supplied_client_is_left_open() {
 }
 
 #[tokio::test]
+async fn prefixes_share_nothing() {
+    let server = server();
+    let one = Pod::with(builder(&server.url()).prefix("one")).await;
+    let two = Pod::with(builder(&server.url()).prefix("two")).await;
+    let position = one.note("mine").await;
+    one.reaches(&position).await;
+    let position = two.note("theirs").await;
+    two.reaches(&position).await;
+    assert_eq!(
+        (&**one.notes.loaded().await, &**two.notes.loaded().await),
+        (&["mine".to_owned()][..], &["theirs".to_owned()][..])
+    );
+    for (pod, theme) in [(&one, "dark"), (&two, "light")] {
+        let cell = pod.engine.cell::<String>("theme").expect("a valid name");
+        assert_eq!(*cell.loaded().await, "", "nobody of this prefix has set it");
+        cell.set(theme.to_owned()).await.expect("set");
+    }
+    let (a, b) = (one.engine.backplane(), two.engine.backplane());
+    assert_ne!(a.store().incarnation().await.expect("known"), b.store().incarnation().await.expect("known"));
+    // What one prefix drops, the other keeps.
+    let key = one.notes.key();
+    let last = one.note("the last").await;
+    a.compactor().expect("it compacts").compact(key, last.cursor.offset).await.expect("compacted");
+    assert_eq!(b.compactor().expect("it compacts").floor(key).await.expect("known"), Offset::BEGIN);
+    two.reaches(&position).await;
+    assert_eq!(**Pod::with(builder(&server.url()).prefix("two")).await.notes.loaded().await, ["theirs"]);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_sent() {
     let server = Server::start(Config::new().max_payload(64 << 10)).expect("a server");
-    let backplane = builder(&server.url()).connect().await.expect("connected");
-    let limits = backplane.limits();
+    let client = async_nats::connect(server.url()).await.expect("connected");
+    let pod = Builder::with_client(client.clone()).connect().await.expect("connected");
+    let limits = pod.limits();
     assert!(limits.max_record < 64 << 10 && limits.max_message == 64 << 10, "{limits:?}");
     let key = Key::of(&Family::new("posts").expect("a valid name"));
-    let entry = Entry { key, record: vec![0; limits.max_record + 1].into() };
-    match backplane.log().append(Append::new(Entries::One(entry))).await {
-        Err(AppendError::TooLarge(told)) => {
-            assert_eq!((told.size, told.limit), (limits.max_record + 1, limits.max_record));
-        }
-        other => panic!("{other:?}"),
+    let entry = |bytes: usize| Entry { key: key.clone(), record: vec![0; bytes].into() };
+    let cell = CellKey::new(["app", "theme"]).expect("a valid path");
+    let topic = Topic::new("news").expect("a valid name");
+    let sent = || client.statistics().out_messages.load(Ordering::Relaxed);
+    let before = sent();
+    let over = |limit: usize| vec![0; limit + 1].into();
+    let large_record = pod.log().append(Append::new(Entries::One(entry(limits.max_record + 1)))).await;
+    let among_others = Entries::Many(vec![entry(1), entry(limits.max_record + 1)]);
+    let large_batch = pod.log().append(Append::new(among_others)).await;
+    let many = Entries::Many(vec![entry(1); limits.max_batch + 1]);
+    let long_batch = pod.log().append(Append::new(many)).await;
+    let large_cell = pod.store().cas(&cell, Expected::Absent, over(limits.max_cell), Ttl::Forever).await;
+    let large_message = pod.feed().expect("a feed").publish(&topic, over(limits.max_message)).await;
+    assert_eq!(sent(), before, "nothing of it was sent");
+    for (appended, limit) in
+        [(large_record, limits.max_record), (large_batch, limits.max_record), (long_batch, limits.max_batch)]
+    {
+        let Err(AppendError::TooLarge(told)) = appended else { panic!("{appended:?}") };
+        assert_eq!((told.size, told.limit), (limit + 1, limit));
     }
-    backplane.close().await;
+    let Err(CasError::TooLarge(told)) = large_cell else { panic!("{large_cell:?}") };
+    assert_eq!((told.size, told.limit), (limits.max_cell + 1, limits.max_cell));
+    let Err(PublishError::TooLarge(told)) = large_message else { panic!("{large_message:?}") };
+    assert_eq!((told.size, told.limit), (limits.max_message + 1, limits.max_message));
+    pod.close().await;
 }

@@ -223,28 +223,3 @@ async fn other_clients_values_and_removals_are_read() {
     assert_eq!(pod.store().load(&key).await.expect("loaded"), None);
     cas(&pod, &key, Expected::Absent, "ours again").await.expect("written over their removal");
 }
-
-#[tokio::test]
-async fn a_bucket_that_would_break_a_promise_is_refused_with_what_to_change() {
-    let server = Server::start(Config::new()).expect("a server");
-    connect(&server.url()).await.close().await;
-    let right = bucket(&server.url()).await;
-    for (setting, wrong) in [
-        ("republish", json!(null)),
-        ("max_age", json!(3_600_000_000_000_u64)),
-        ("max_msgs_per_subject", json!(2)),
-    ] {
-        let mut config = right.clone();
-        config[setting] = wrong;
-        if setting == "max_age" {
-            // The server wants it no longer than the age.
-            config["duplicate_window"] = json!(60_000_000_000_u64);
-        }
-        api(&server.url(), "STREAM.UPDATE.KV_via-cells", config).await;
-        let refused = builder(&server.url()).connect().await.expect_err("refused");
-        assert_eq!(refused.kind(), ErrorKind::Misconfigured, "{refused:?}");
-        assert!(refused.to_string().contains(setting), "{setting}: {refused}");
-        api(&server.url(), "STREAM.UPDATE.KV_via-cells", right.clone()).await;
-    }
-    connect(&server.url()).await;
-}

@@ -177,3 +177,12 @@ fn prometheus_scrapes_every_pod() {
         assert!(compose.listens(pod, port), "{target} is scraped, where no pod listens");
     }
 }
+
+#[test]
+fn what_needs_a_container_engine_says_so_first() {
+    for file in ["compose.yaml", "Dockerfile"] {
+        let text = text(file);
+        let mut header = text.lines().take_while(|line| line.starts_with('#'));
+        assert!(header.any(|line| line.to_lowercase().contains("needs a container engine")), "{file}");
+    }
+}

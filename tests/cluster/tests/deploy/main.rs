@@ -1,6 +1,7 @@
 //! What `deploy/` holds is valid, and fits together, as far as that can be told without a container engine.
 
 mod compose;
+mod demo;
 mod haproxy;
 mod nats;
 

@@ -11,6 +11,7 @@ use crate::{
     engine::{
         Core,
         decode::identity,
+        lineage,
         projection::{HaltReason, Published},
         snapshots::{Candidate, Generation, Read},
         supervisor,
@@ -96,10 +97,7 @@ impl<S: FoldState> Load<S> {
     }
 
     async fn is_compacted(&self, core: &Core) -> Result<bool, BackendError> {
-        match core.backplane.compactor() {
-            Some(compactor) => Ok(compactor.floor(&self.key).await? > Offset::BEGIN),
-            None => Ok(false),
-        }
+        lineage::floor_is_above(core, &self.key, Offset::BEGIN).await
     }
 
     /// What its header alone says against a snapshot.
@@ -188,9 +186,6 @@ impl<S: FoldState> Load<S> {
         if let Some(record) = page.iter().next().filter(|record| record.offset == stands_at.offset) {
             return Ok(identity(&record) == stands_at.id);
         }
-        match core.backplane.compactor() {
-            Some(compactor) => Ok(compactor.floor(&self.key).await? > stands_at.offset),
-            None => Ok(false),
-        }
+        lineage::floor_is_above(core, &self.key, stands_at.offset).await
     }
 }

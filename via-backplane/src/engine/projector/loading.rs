@@ -69,17 +69,16 @@ where
     E: Event + Fold<S>,
     S: FoldState,
 {
+    /// Notes what was asked for.
+    pub(super) fn queue_wanted(&mut self) {
+        self.queue.waiting.extend(self.family.take_wanted().into_iter().map(Wanted::New));
+    }
+
     /// Starts to load what was asked for, as far as there is room.
     ///
     /// Only while the log is followed: what comes after a load has begun is kept for it.
     pub(super) fn start_loads(&mut self) {
-        if !self.live {
-            return;
-        }
-        if self.queue.loads == 0 || self.queue.waiting.is_empty() {
-            self.queue.waiting.extend(self.family.take_wanted().into_iter().map(Wanted::New));
-        }
-        while self.queue.loads < MAX_LOADS {
+        while self.live && self.queue.loads < MAX_LOADS {
             match self.queue.waiting.pop_front() {
                 Some(Wanted::New(projection)) => self.start_load(projection),
                 Some(Wanted::Again(id)) => {
@@ -223,6 +222,8 @@ where
     pub(super) fn reload(&mut self, id: KeyId, from: Offset) {
         let Some(keyed) = self.keys.get_mut(id) else { return };
         keyed.began_at = keyed.began_at.max(from);
+        // The family's cursor goes on meanwhile, and what it passes is not in the value that is shown.
+        keyed.copies.begin_rebuilding();
         if let Some(refolding) = &mut keyed.refolding {
             refolding.buffer.give_up();
         }

@@ -1,8 +1,8 @@
 //! Having snapshots written of what was folded.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{Projector, loading::Job};
 use crate::{
@@ -30,6 +30,10 @@ pub(super) struct Saves {
     /// Tells apart what is due at the same time.
     serial: u64,
     running: usize,
+    /// Set to when the first of them is due, and set anew only when that changes: it is looked at with every batch.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// When this pod last wrote or saw a snapshot of the family; before the first, when it first tried.
+    last: Option<Instant>,
 }
 
 impl Saves {
@@ -39,11 +43,15 @@ impl Saves {
     }
 
     /// Waits until something is due and there is room for it. Cancel-safe.
-    pub(super) async fn due(&self) {
-        match self.due.first_key_value() {
-            Some(((at, _), _)) if self.running < MAX_SAVES => tokio::time::sleep_until(*at).await,
-            _ => std::future::pending().await,
+    pub(super) async fn due(&mut self) {
+        let Some((&(at, _), _)) = self.due.first_key_value().filter(|_| self.running < MAX_SAVES) else {
+            return std::future::pending().await;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
         }
+        timer.await;
     }
 
     fn next_due(&mut self, now: Instant) -> Option<KeyId> {
@@ -95,7 +103,7 @@ where
         let cursor = self.cursor;
         let Some(keyed) = self.keys.get_mut(id) else { return };
         keyed.saving.is_queued = false;
-        if keyed.halted || keyed.saving.is_dirty() {
+        if keyed.halted || keyed.saving.is_dirty() && self.core.ambient.rules().dirty_writes_none {
             // What a better binary, or an accepted loss, makes of it is saved after the load that finds it.
             return;
         }
@@ -123,6 +131,7 @@ where
 
     pub(super) fn use_saved(&mut self, id: KeyId, saved: Saved, since: u64) {
         self.saves.running = self.saves.running.saturating_sub(1);
+        self.tell_age(&saved);
         let metrics = &self.family.metrics;
         match &saved {
             Saved::Written { bytes, .. } => {
@@ -146,6 +155,14 @@ where
             let rest = if matches!(saved, Saved::Failed | Saved::Claimed(_)) { REST } else { Duration::ZERO };
             self.queue_save(id, rest);
         }
+    }
+
+    /// Says how long ago the last snapshot was, which is news only while the next one fails.
+    fn tell_age(&mut self, saved: &Saved) {
+        let now = Instant::now();
+        let succeeded = matches!(saved, Saved::Written { .. } | Saved::Seen(_));
+        let last = if succeeded { self.saves.last.insert(now) } else { self.saves.last.get_or_insert(now) };
+        self.family.metrics.snapshot_age.set(now.duration_since(*last).as_secs_f64());
     }
 
     /// Another pod has folded the same records to something else: nobody knows who is right, so nothing is dropped any more.

@@ -119,10 +119,13 @@ where
 
     /// Whether a key's value takes this record now. While the value is being loaded, the record is kept for it.
     fn is_followed(&mut self, key: KeyId, record: &Stored<'_>) -> bool {
+        let keeps = self.core.ambient.rules().buffer_while_loading;
         let Some(keyed) = self.keys.get_mut(key) else { return false };
         let is_followed = match &mut keyed.loading {
             Some(buffer) => {
-                buffer.add(record);
+                if keeps {
+                    buffer.add(record);
+                }
                 false
             }
             None => !keyed.halted && record.offset > keyed.complete_to,

@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 
 use super::{
-    super::owned_cell::{self, Change, ChangeError, Held, OwnedError},
+    super::{
+        ambient::Rules,
+        owned_cell::{self, Change, ChangeError, Held, OwnedError},
+    },
     Generation, LogNotes, Manifest, Snapshot, Snapshots,
 };
 use crate::{Epoch, Offset};
@@ -113,7 +116,7 @@ impl Snapshots<'_> {
             if let Some(ended) = ended {
                 manifest.end_rollback(ended);
             }
-            confirmed = manifest.compactable(epoch, limit, checked);
+            confirmed = manifest.compactable(epoch, limit, checked, self.rules);
             if let Some(before) = confirmed {
                 let key_head =
                     manifest.current().map_or(Offset::BEGIN, |current| current.header().key_head.offset);
@@ -162,12 +165,19 @@ impl Snapshots<'_> {
 
 impl Manifest {
     /// How far the records of this epoch are needed by nobody.
-    fn compactable(&self, epoch: Epoch, limit: Offset, checked: &[Generation]) -> Option<Offset> {
+    fn compactable(
+        &self,
+        epoch: Epoch,
+        limit: Offset,
+        checked: &[Generation],
+        rules: Rules,
+    ) -> Option<Offset> {
         let believed =
             |snapshot: &&Snapshot| snapshot.epoch() == epoch && checked.contains(&snapshot.generation());
         let covers = |snapshot: &Snapshot| Offset(snapshot.covered().0.saturating_add(1));
         self.current().filter(believed)?;
-        let previous = self.previous().filter(believed).map(covers)?;
+        let kept = if rules.keep_previous { self.previous() } else { self.current() };
+        let previous = kept.filter(believed).map(covers)?;
         let rollback = self.rollback().filter(|rollback| rollback.epoch() == epoch).map(covers);
         let hold = self.notes(epoch).and_then(LogNotes::lowest_hold);
         let before = [Some(limit), Some(previous), rollback, hold].into_iter().flatten().min();

@@ -64,16 +64,19 @@ impl LogNotes {
     }
 
     /// Undecodable records that are known one by one, in order.
+    #[cfg(test)]
     pub(crate) fn undecodable(&self) -> impl Iterator<Item = Offset> {
         self.undecodable.iter().copied().map(Offset)
     }
 
     /// Whether there are more than [`undecodable`](Self::undecodable) tells.
+    #[cfg(test)]
     pub(crate) fn has_unlisted(&self) -> bool {
         self.unlisted_to > 0
     }
 
     /// Where pods disagreed.
+    #[cfg(test)]
     pub(crate) fn diverged(&self) -> Option<Offset> {
         (self.diverged > 0).then_some(Offset(self.diverged))
     }

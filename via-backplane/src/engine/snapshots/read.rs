@@ -95,7 +95,7 @@ impl Candidates<'_> {
                 Err(unusable) => return Ok(Read::Unusable(unusable)),
             };
             // A newer commit may have displaced it while it was read: nothing is lost before the manifest was looked at again.
-            if !self.reload().await? {
+            if !self.snapshots.rules.reload_manifest || !self.reload().await? {
                 return Ok(Read::Unusable(missing));
             }
         }

@@ -175,7 +175,12 @@ impl Snapshots<'_> {
         let (header, inline) = (header.clone(), Bytes::new());
         let snapshot = Snapshot { generation: generation.0, header, inline, chunks };
         self.commit(&mut next, snapshot, draft);
-        match self.put(Expected::At(claimed.rev), next).await? {
+        let expected = if self.rules.commit_at_claim {
+            Expected::At(claimed.rev)
+        } else {
+            self.manifest().await?.map_or(Expected::Absent, |held| Expected::At(held.rev))
+        };
+        match self.put(expected, next).await? {
             Put::Written(held) => self.finish(held).await.map(Some),
             Put::Conflict => {
                 self.lose(generation, chunks).await;

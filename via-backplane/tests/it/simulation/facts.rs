@@ -81,6 +81,20 @@ impl Book for Notes {
     }
 }
 
+/// A note as a later binary reads it: one without a tag, which [`Noted`] cannot decode, is of operation 99.
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(name = "sim.noted")]
+pub(crate) struct Mended {
+    #[serde(default)]
+    pub(crate) tag: Option<Tag>,
+}
+
+impl Fold<Notes> for Mended {
+    fn fold(self, notes: &mut Notes, at: &Recorded) {
+        notes.lines.push(Line::new(self.tag.unwrap_or(Tag { op: 99, index: 0 }), at));
+    }
+}
+
 /// Something happens to a stock.
 #[derive(Debug, Clone, Serialize, Deserialize, Event)]
 #[event(name = "sim.traded")]

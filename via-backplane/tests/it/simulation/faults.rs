@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use rand::RngExt as _;
 use via_backplane::fault::{Kind, Plan};
 
-use super::chance;
+use super::{chance, pod::GRACE};
 
 /// The fault a run is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +25,15 @@ pub(crate) enum Fault {
     Stop,
     /// The whole backend goes away, and comes back.
     Interrupt,
+    /// Pods stand still for longer than what is to be dropped is announced, and go on.
+    Pause,
     /// Logs and the store are recreated, or a log is restored from an older copy.
     Replaced,
     /// All of it, except that nothing is replaced.
     All,
 }
 
-const NAMES: [(Fault, &str); 10] = [
+const NAMES: [(Fault, &str); 11] = [
     (Fault::Nothing, "nothing"),
     (Fault::Delay, "delay"),
     (Fault::LostAck, "lost-ack"),
@@ -40,6 +42,7 @@ const NAMES: [(Fault, &str); 10] = [
     (Fault::StaleLoad, "stale-load"),
     (Fault::Stop, "stop"),
     (Fault::Interrupt, "interrupt"),
+    (Fault::Pause, "pause"),
     (Fault::Replaced, "replaced"),
     (Fault::All, "all"),
 ];
@@ -56,6 +59,7 @@ impl Fault {
             Self::StaleLoad => &[Kind::StaleLoad],
             Self::Stop => &[Kind::Stop],
             Self::Interrupt => &[Kind::Interrupt],
+            Self::Pause => &[Kind::Pause],
             Self::All => &Kind::ALL,
         }
     }
@@ -64,13 +68,15 @@ impl Fault {
     pub(crate) fn plan(self, seed: u64, pod: u64, life: u64) -> Plan {
         let mut rng = chance::stream(seed, &[1, pod, life]);
         // Without delays a call is one step of virtual time, and no two pods would ever be inside one at once.
-        let mut plan =
-            Plan::seeded(rng.random()).odds(Kind::Delay, 0.15).max_delay(Duration::from_millis(40));
+        let mut plan = Plan::seeded(rng.random())
+            .odds(Kind::Delay, 0.15)
+            .max_delay(Duration::from_millis(40))
+            .max_staleness(GRACE / 4);
         for kind in self.kinds() {
             plan = match kind {
                 Kind::Delay => plan.odds(Kind::Delay, 0.25).max_delay(Duration::from_millis(120)),
                 Kind::Stop if life < LIVES => plan.stop_after(rng.random_range(20..400)),
-                Kind::Stop | Kind::Interrupt => plan,
+                Kind::Stop | Kind::Interrupt | Kind::Pause => plan,
                 Kind::Disconnect => plan.odds(Kind::Disconnect, 0.05),
                 Kind::StaleLoad => plan.odds(Kind::StaleLoad, 0.3),
                 kind => plan.odds(*kind, 0.06),
@@ -81,6 +87,10 @@ impl Fault {
 
     pub(crate) fn interrupts(self) -> bool {
         self.kinds().contains(&Kind::Interrupt)
+    }
+
+    pub(crate) fn pauses(self) -> bool {
+        self.kinds().contains(&Kind::Pause)
     }
 }
 

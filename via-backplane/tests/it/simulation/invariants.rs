@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use via_backplane::{Cell, Status, Waited};
+use via_backplane::{Cell, HaltReason, Status, Waited};
 
 use super::{
     accounts,
@@ -49,6 +49,11 @@ pub(crate) async fn check(world: &World, pods: &[Pod], judge: &Pod) {
 /// A pod has folded the log to its end, and its state is what the records fold to.
 async fn shows_the_log<E: Fact>(world: &World, pod: &Pod, handle: &Handle<E>, log: &Log<E>) {
     let (who, key) = (pod.name(), handle.key());
+    // What somebody watches is not let go.
+    let _watched = handle.changes();
+    if world.may_halt(key.family()) && is_halted_for_want_of_records(handle).await {
+        return world.trace(who, format!("{key} is halted: its records are gone with their snapshots"));
+    }
     let reached = timeout(CONVERGES_WITHIN, reaches_the_end(handle, log)).await;
     if reached.is_err() {
         world.violation(format!("{who} never reached the end of {}", log.family));
@@ -67,6 +72,24 @@ async fn shows_the_log<E: Fact>(world: &World, pod: &Pod, handle: &Handle<E>, lo
     if *view != expected {
         world.violation(format!("{who}: {key} is not what its records fold to: {view:?}, not {expected:?}"));
     }
+}
+
+/// Whether records were dropped and what covered them was lost with the store or undone with the log. Then nobody may
+/// invent a state.
+async fn is_halted_for_want_of_records<E: Fact>(handle: &Handle<E>) -> bool {
+    let is_halted = || match handle.status() {
+        Status::Halted(halt) => matches!(halt.reason, HaltReason::Compacted { .. } | HaltReason::Lost),
+        _ => false,
+    };
+    let mut changes = handle.changes();
+    let settles = async {
+        while !is_halted() && handle.read().is_none() {
+            changes.changed().await;
+        }
+    };
+    // One that does not settle is complained about by who waits for its records.
+    timeout(CONVERGES_WITHIN, settles).await.ok();
+    is_halted()
 }
 
 async fn reaches_the_end<E: Fact>(handle: &Handle<E>, log: &Log<E>) {

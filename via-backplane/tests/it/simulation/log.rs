@@ -1,10 +1,8 @@
-//! A family's log as the memory holds it, folded without an engine.
+//! The whole history of a family's log, dropped records included, folded without an engine.
 
 use std::collections::BTreeMap;
 
-use via_backplane::{
-    Backplane as _, Cursor, Envelope, EventId, Family, Key, Offset, Position, ReadRange, Selector,
-};
+use via_backplane::{Backplane as _, Cursor, Envelope, EventId, Family, Key, Offset, Position, Selector};
 
 use super::{
     facts::{Book as _, Fact, Tag},
@@ -34,17 +32,17 @@ impl<E: Fact> Log<E> {
     pub(crate) async fn read_up_to(world: &World, family: &str, up_to: Offset) -> Self {
         let family = Family::new(family).expect("a valid name");
         let selector = Selector::Family(family.clone());
-        let range = ReadRange { after: Offset::BEGIN, up_to, limit: usize::MAX };
-        let batch = world.memory.log().read(&selector, range).await.expect("the memory is open");
+        let history = world.witness.history(&world.memory, &family).await;
+        let epoch = world.memory.log().head(&selector).await.expect("the memory is open").epoch;
         let mut log = Self { family, records: Vec::new(), last: None, books: BTreeMap::new() };
-        for stored in batch.iter() {
-            let envelope = Envelope::decode(stored.bytes).expect("an engine wrote it");
+        for stored in history.iter().filter(|stored| stored.offset <= up_to) {
+            let envelope = Envelope::decode(&stored.bytes).expect("an engine wrote it");
             let event =
                 E::decode(envelope.version, envelope.codec, envelope.payload).expect("an engine wrote it");
             let (key, offset, id, tag) = (stored.key.clone(), stored.offset, envelope.id, event.tag());
             event.fold(log.books.entry(key.clone()).or_default(), &envelope.recorded(offset));
             log.records.push(Record { key: key.clone(), offset, id, tag });
-            log.last = Some(Position { key, cursor: Cursor { epoch: batch.epoch(), offset, id: id.into() } });
+            log.last = Some(Position { key, cursor: Cursor { epoch, offset, id: id.into() } });
         }
         if let Some(broken) = log.books.values().find_map(E::Book::broken) {
             world.violation(format!("a decision broke its guard: {broken}"));

@@ -20,8 +20,14 @@ pub(crate) type Handle<E> = Events<E, <E as Fact>::Book>;
 
 /// The families of the simulated app: the first two hold notes, the last one stocks.
 pub(crate) const FAMILIES: [&str; 3] = ["notes", "talk", "stock"];
+/// How long what is to be dropped is announced: G of PROTOCOL §2, short beside a run.
+pub(crate) const GRACE: Duration = Duration::from_millis(1_500);
+/// Records of a key between two snapshots, and the least time: every key has several in a run.
+const SNAPSHOTS: (u64, Duration) = (6, Duration::from_millis(100));
+/// Instances a pod keeps: fewer than there are, so that some are always on their way in or out.
+const RESIDENT: usize = 4;
 /// How long a shutdown may take.
-const GRACE: Duration = Duration::from_secs(5);
+const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// A pod, from its start to its crash or shutdown.
 pub(crate) struct Pod {
@@ -66,15 +72,23 @@ impl Pod {
         let purpose = |what: u64| chance::stream(setup.seed, &[what, index as u64, life]);
         let plan =
             if index == PODS { Plan::none() } else { setup.fault.plan(setup.seed, index as u64, life) };
-        let faulty = Faulty::new(Arc::new(world.memory.clone()), plan, &world.link);
+        let faulty = Faulty::new(Arc::new(world.witness.over(&world.memory)), plan, &world.link);
         let faults = faulty.faults();
+        world.connect(index, faults.clone());
         let skew = Duration::from_millis(purpose(4).random_range(0..5_000));
-        let engine = Engine::builder(Arc::new(faulty) as Arc<dyn Backplane>)
+        let mut builder = Engine::builder(Arc::new(faulty) as Arc<dyn Backplane>)
+            .with_snapshot_interval(SNAPSHOTS.0)
+            .with_snapshot_pause(SNAPSHOTS.1)
+            .with_compaction_grace(GRACE)
+            .with_resident_instances(RESIDENT)
             .clock(SkewedClock::new(world.start, skew))
             .entropy(Dice::new(purpose(5)))
             .rules(setup.rules)
-            .deterministic()
-            .start();
+            .deterministic();
+        if !setup.compacts() {
+            builder = builder.keep_history();
+        }
+        let engine = builder.start();
         world.trace(name, "starts");
         Self { name, states: Arc::new(States::of(&engine)), engine, faults }
     }
@@ -88,9 +102,9 @@ impl Pod {
 
     pub(crate) async fn append_to_each_family(&self, world: &Arc<World>) {
         let mut client = Client::new(world.clone(), self.states.clone(), self.name, 0);
-        let [_, _, notes, talk] = &self.states.notes[..] else { unreachable!("there are four of them") };
-        client.append_to(notes.clone()).await;
-        client.append_to(talk.clone()).await;
+        for notes in &self.states.notes {
+            client.append_to(notes.clone()).await;
+        }
         client.restock(self.states.stocks[0].clone()).await;
     }
 
@@ -113,7 +127,7 @@ impl Pod {
 
     pub(crate) async fn shut_down(self, world: &World) {
         world.trace(self.name, "shuts down");
-        if let Err(fault) = self.engine.shutdown(GRACE).await {
+        if let Err(fault) = self.engine.shutdown(SHUTDOWN).await {
             world.violation(format!("{}: {fault}", self.name));
         }
         self.assert_no_task_is_left(world, "shutdown");
@@ -136,7 +150,7 @@ impl States {
         let stock = engine.events::<Traded, _>(stock).expect("a valid declaration");
         let instance = |name: &str| notes.instance(name).expect("a valid name");
         Self {
-            notes: vec![instance("a"), instance("b"), notes.clone(), talk],
+            notes: ["a", "b", "c", "d", "e"].map(instance).into_iter().chain([notes.clone(), talk]).collect(),
             stocks: ["x", "y"].map(|name| stock.instance(name).expect("a valid name")).into(),
             tally: engine.cell("tally").expect("a valid declaration"),
             theme: engine.cell("theme").expect("a valid declaration"),

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Plays a scenario with every rule, and with one of them off: then it `breaks` in this way.
-fn is_needed<F>(off: Rules, breaks: &str, scenario: impl Fn(Stage) -> F)
+pub(crate) fn is_needed<F>(off: Rules, breaks: &str, scenario: impl Fn(Stage) -> F)
 where
     F: Future<Output = Result<(), String>>,
 {

@@ -12,7 +12,7 @@ use super::{
 /// Lines of the trace that a failure prints.
 const TAIL: usize = 60;
 /// Seeds of each fault whose traces are compared.
-const SEEDS_RUN_TWICE: u64 = 5;
+const SEEDS_RUN_TWICE: u64 = 2;
 /// Operations a run has to have at least.
 const OPERATIONS: usize = 500;
 
@@ -72,14 +72,15 @@ macro_rules! seeds_hold {
 }
 
 seeds_hold! {
-    nothing_goes_wrong: Nothing 0..20;
-    calls_are_delayed: Delay 0..200;
-    acks_are_lost: LostAck 0..200;
-    calls_fail_before_they_are_committed: FailBefore 0..200;
-    streams_are_disconnected: Disconnect 0..200;
-    loads_are_stale: StaleLoad 0..200;
-    pods_stop: Stop 0..200;
-    the_backend_is_interrupted: Interrupt 0..200;
-    logs_and_stores_are_replaced: Replaced 0..200;
-    everything_goes_wrong: All 0..200;
+    nothing_goes_wrong: Nothing 0..10;
+    calls_are_delayed: Delay 0..30;
+    acks_are_lost: LostAck 0..30;
+    calls_fail_before_they_are_committed: FailBefore 0..30;
+    streams_are_disconnected: Disconnect 0..30;
+    loads_are_stale: StaleLoad 0..30;
+    pods_stop: Stop 0..30;
+    the_backend_is_interrupted: Interrupt 0..30;
+    pods_are_paused: Pause 0..30;
+    logs_and_stores_are_replaced: Replaced 0..30;
+    everything_goes_wrong: All 0..30;
 }

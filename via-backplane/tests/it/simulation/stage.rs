@@ -4,8 +4,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use via_backplane::{
-    Backplane, Cell, Engine, Family, Rules,
-    fault::{Faulty, Link, Plan},
+    Backplane, Builder, Cell, Engine, Family, Key, Offset, Rules, Waited,
+    fault::{Faults, Faulty, Link, Plan},
 };
 use via_inmem::InMemory;
 
@@ -15,6 +15,10 @@ use super::{
     pod::Handle,
 };
 
+/// So small that a state of some lines has chunks of its own.
+const MAX_CELL: usize = 4_096;
+/// How long what is to be dropped is announced.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// How long a pod may take to show what is stored, in the scenario's own time.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(60);
 
@@ -30,6 +34,7 @@ pub(crate) struct Actor {
     pub(crate) engine: Engine,
     pub(crate) notes: Handle<Noted>,
     pub(crate) tally: Cell<Tally>,
+    pub(crate) faults: Faults,
 }
 
 impl Stage {
@@ -43,15 +48,37 @@ impl Stage {
 
     /// A pod whose connection has a plan, and that may not have loaded anything yet.
     pub(crate) fn enter_with(&self, seed: u64, plan: Plan) -> Actor {
+        self.enter_as(seed, plan, |builder| builder)
+    }
+
+    /// A pod that writes snapshots of every four records, and drops what they cover.
+    pub(crate) fn enter_saving(&self, seed: u64, plan: Plan) -> Actor {
+        let saving = |builder: Builder| {
+            builder
+                .with_snapshot_interval(4)
+                .with_snapshot_pause(Duration::from_millis(10))
+                .with_compaction_grace(GRACE)
+        };
+        self.enter_as(seed, plan, saving)
+    }
+
+    pub(crate) fn enter_as(&self, seed: u64, plan: Plan, with: impl FnOnce(Builder) -> Builder) -> Actor {
         let faulty = Faulty::new(Arc::new(self.memory.clone()), plan, &self.link);
-        let engine = Engine::builder(Arc::new(faulty) as Arc<dyn Backplane>)
+        let faults = faulty.faults();
+        let builder = Engine::builder(Arc::new(faulty) as Arc<dyn Backplane>)
             .entropy(Dice::new(chance::stream(seed, &[])))
             .rules(self.rules)
-            .deterministic()
-            .start();
+            .deterministic();
+        let engine = with(builder).start();
         let notes = engine.events("notes").expect("a valid declaration");
         let tally = engine.cell("tally").expect("a valid declaration");
-        Actor { engine, notes, tally }
+        Actor { engine, notes, tally, faults }
+    }
+
+    /// How far the notes were dropped.
+    pub(crate) async fn floor(&self) -> Offset {
+        let compactor = self.memory.compactor().expect("memory compacts");
+        compactor.floor(&Key::of(&self.family())).await.expect("memory answers")
     }
 
     pub(crate) fn family(&self) -> Family {
@@ -63,6 +90,20 @@ impl Actor {
     /// Appends without an id. Whether it was acknowledged says nothing about the log.
     pub(crate) async fn append(&self, op: u32) -> bool {
         self.notes.append(Noted { tag: Tag { op, index: 0 } }).await.is_ok()
+    }
+
+    /// Appends one after the other, each after the one before was folded here.
+    pub(crate) async fn append_all(&self, ops: std::ops::Range<u32>) {
+        for op in ops {
+            let note = Noted { tag: Tag { op, index: 0 } };
+            let position = self.notes.append(note).await.expect("nothing goes wrong with it");
+            assert_eq!(self.notes.wait_for(&position, CONVERGES_WITHIN).await, Waited::Reached);
+        }
+    }
+
+    /// The operations whose notes this pod shows now.
+    pub(crate) fn shown(&self) -> Option<Vec<u32>> {
+        self.notes.read().map(|view| view.lines().iter().map(|line| line.tag.op).collect())
     }
 
     pub(crate) async fn count(&self, op: u32) -> bool {
@@ -101,6 +142,10 @@ impl Actor {
 /// Plays a scenario in its own time.
 pub(crate) fn play<F: Future>(rules: Rules, scenario: impl FnOnce(Stage) -> F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let stage = Stage { memory: InMemory::builder().seed(1).build(), link: Link::new(), rules };
+    let stage = Stage {
+        memory: InMemory::builder().seed(1).max_cell(MAX_CELL).silent_compaction().build(),
+        link: Link::new(),
+        rules,
+    };
     runtime.expect("a runtime without a driver for sockets").block_on(scenario(stage))
 }

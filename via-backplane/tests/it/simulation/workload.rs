@@ -119,9 +119,10 @@ impl Client {
 
     async fn append_across(&mut self) {
         let count = self.rng.random_range(2..5);
-        // The first three are instances of one family.
+        // All but the last are of one family.
+        let of_one = self.states.notes.len() - 1;
         let picked: Vec<_> =
-            (0..count).map(|_| self.states.notes[self.rng.random_range(0..3)].clone()).collect();
+            (0..count).map(|_| self.states.notes[self.rng.random_range(0..of_one)].clone()).collect();
         let keys = picked.iter().map(|notes| notes.key().clone()).collect();
         let op = self.begin("append across", Target::Log(keys));
         let options = if self.rng.random_bool(0.5) { with_id(op) } else { AppendOptions::default() };
@@ -282,16 +283,23 @@ impl Client {
         let family = position.key.family();
         let at_most = Duration::from_millis(self.rng.random_range(100..2_000));
         let _turn = self.states.turn_to_wait(family.as_str()).lock().await;
+        // A value nobody watches may be let go in the moment after.
+        let _watched = handle.changes();
         let waited = handle.wait_for(position, at_most).await;
         self.trace(format!("wait for {} at {}: {waited:?}", position.key, position.cursor.offset));
         let is_it = |line: &super::facts::Line| {
             line.offset == position.cursor.offset && line.id.0 == position.cursor.id.0
         };
-        let shown = handle.read().is_some_and(|view| view.lines().iter().any(is_it));
         let replaced = self.world.history.lock().was_replaced(Some(family));
         match waited {
-            Waited::Reached if !shown => self.violation(format!("{position:?} is reached and not read")),
-            Waited::Halted => self.violation(format!("{} halted", position.key)),
+            Waited::Reached if !handle.read().is_some_and(|view| view.lines().iter().any(is_it)) => {
+                let shown = handle.read().map(|view| (view.version(), view.lines().len(), view.key_head()));
+                let covered = handle.covered().offset;
+                self.violation(format!("{position:?} is reached and not read: {shown:?}, covered {covered}"));
+            }
+            Waited::Halted if !self.world.may_halt(family) => {
+                self.violation(format!("{} halted", position.key))
+            }
             Waited::EpochChanged if !replaced => {
                 self.violation(format!("{} changed its epoch", position.key));
             }

@@ -13,15 +13,16 @@ use via_backplane::{
     Family, Rules,
     fault::{Faults, Kind, Link},
 };
-use via_inmem::{InMemory, LogCopy};
+use via_inmem::InMemory;
 
 use super::{
     chance,
     faults::{Fault, LIVES},
     history::History,
     invariants,
-    pod::{FAMILIES, Pod},
+    pod::{FAMILIES, GRACE, Pod},
     trace::Trace,
+    witness::{Copied, Witness},
 };
 
 pub(crate) const PODS: usize = 3;
@@ -39,6 +40,14 @@ pub(crate) struct Setup {
     pub(crate) rules: Rules,
 }
 
+impl Setup {
+    /// Whether records are dropped. Where logs and stores are replaced, every other seed keeps them, and so every state
+    /// can be told.
+    pub(crate) fn compacts(&self) -> bool {
+        self.fault != Fault::Replaced || self.seed % 2 == 1
+    }
+}
+
 /// What came of it.
 pub(crate) struct Run {
     pub(crate) trace: Vec<String>,
@@ -52,7 +61,10 @@ pub(crate) struct World {
     pub(crate) setup: Setup,
     pub(crate) start: Instant,
     pub(crate) memory: InMemory,
+    pub(crate) witness: Arc<Witness>,
     pub(crate) link: Link,
+    /// Each pod's present connection.
+    connections: Mutex<Vec<Option<Faults>>>,
     pub(crate) history: Mutex<History>,
     trace: Mutex<Trace>,
     violations: Mutex<Vec<String>>,
@@ -67,7 +79,7 @@ pub(crate) struct World {
 struct Older {
     family: Family,
     since: u64,
-    copy: LogCopy,
+    copy: Copied,
 }
 
 /// Runs a seed to its end, on this thread and in its own time.
@@ -88,8 +100,10 @@ impl World {
         Self {
             setup,
             start,
-            memory: InMemory::builder().seed(setup.seed).build(),
+            memory: InMemory::builder().seed(setup.seed).silent_compaction().build(),
+            witness: Arc::default(),
             link: Link::new(),
+            connections: Mutex::new(vec![None; PODS + 1]),
             history: Mutex::default(),
             trace: Mutex::new(Trace::new(start)),
             violations: Mutex::default(),
@@ -108,6 +122,7 @@ impl World {
             () = self.disturb() => unreachable!("disturbances go on for ever"),
         };
         self.link.restore();
+        self.connections.lock().iter().flatten().for_each(Faults::resume);
         let pods = self.let_nobody_stop_any_more(pods).await;
         let judge = Pod::start(self, PODS, LIVES);
         if self.setup.fault == Fault::Replaced {
@@ -168,13 +183,27 @@ impl World {
                 self.link.restore();
                 self.trace("backend", "is back");
             }
+            if self.setup.fault.pauses() {
+                self.pause_a_pod(&mut rng).await;
+            }
             if self.setup.fault == Fault::Replaced {
-                self.replace(&mut copy, &mut rng);
+                self.replace(&mut copy, &mut rng).await;
             }
         }
     }
 
-    fn replace(&self, copy: &mut Option<Older>, rng: &mut SmallRng) {
+    /// A pod stands still for so long that records it has not seen are dropped.
+    async fn pause_a_pod(&self, rng: &mut SmallRng) {
+        let index = rng.random_range(0..PODS);
+        let Some(paused) = self.connections.lock()[index].clone() else { return };
+        self.trace("pod", format!("{index} stands still"));
+        paused.pause();
+        sleep(GRACE.mul_f64(rng.random_range(0.5..2.5))).await;
+        paused.resume();
+        self.trace("pod", format!("{index} goes on"));
+    }
+
+    async fn replace(&self, copy: &mut Option<Older>, rng: &mut SmallRng) {
         let name = FAMILIES[rng.random_range(0..FAMILIES.len())];
         let family = Family::new(name).expect("a valid name");
         if rng.random_bool(0.25) {
@@ -185,23 +214,33 @@ impl World {
         match (rng.random_range(0..3), copy.take()) {
             (0, _) => {
                 self.trace("backend", format!("recreates {family}"));
-                self.memory.recreate_log(&family);
+                self.witness.recreate_log(&self.memory, &family);
                 self.history.lock().replace_log(family, 0);
             }
             (1, Some(older)) => {
                 self.trace("backend", format!("restores {}", older.family));
-                self.memory.restore_log(&older.copy);
+                self.witness.restore_log(&self.memory, &older.family, &older.copy);
                 self.history.lock().replace_log(older.family, older.since);
             }
-            (_, older) => {
-                let take = || Older {
-                    since: self.history.lock().now(),
-                    copy: self.memory.copy_log(&family),
-                    family,
-                };
-                *copy = Some(older.unwrap_or_else(take));
+            (_, Some(older)) => *copy = Some(older),
+            (_, None) => {
+                let since = self.history.lock().now();
+                let taken = self.witness.copy_log(&self.memory, &family).await;
+                *copy = Some(Older { since, copy: taken, family });
             }
         }
+    }
+
+    /// A pod has a new connection.
+    pub(crate) fn connect(&self, index: usize, faults: Faults) {
+        self.connections.lock()[index] = Some(faults);
+    }
+
+    /// Whether a key of this family may be left without a value: its snapshots were lost, or are of a log that was undone,
+    /// after records were dropped.
+    pub(crate) fn may_halt(&self, family: &Family) -> bool {
+        let history = self.history.lock();
+        self.setup.compacts() && (history.was_replaced(None) || history.was_replaced(Some(family)))
     }
 
     /// Takes one of the operations a client has left, if there is one.
