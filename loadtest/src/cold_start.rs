@@ -125,7 +125,7 @@ async fn measure(target: &Target, events: usize, runs: usize) -> Result<Report, 
 
 /// An engine that writes no snapshot and drops no record: what it starts from is the log as it was written.
 fn unsnapped(backplane: Arc<Nats>) -> Engine {
-    Engine::builder(backplane).snapshot_interval(NEVER).keep_history().start()
+    Engine::builder(backplane).with_snapshot_interval(NEVER).keep_history().start()
 }
 
 async fn write(engine: Engine, events: usize) -> Result<(), Box<Failure>> {

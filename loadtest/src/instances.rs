@@ -149,7 +149,8 @@ async fn measure(
 /// One pod of its own process, which follows the family while every instance of it gets an event, and then reads some.
 async fn one(target: &Target, plan: Plan, run: usize, runs: usize) -> Result<Took, Box<Failure>> {
     // Makes the stream where this is the first run.
-    let engine = Engine::builder(target.connect().await?).snapshot_interval(u64::MAX).keep_history().start();
+    let engine =
+        Engine::builder(target.connect().await?).with_snapshot_interval(u64::MAX).keep_history().start();
     let rooms = engine.events::<Entered, Room>(FAMILY)?;
     let round = rooms.loaded().await.entered + 1;
     let mut pod = Pod::start(target, plan, round)?;

@@ -205,7 +205,7 @@ fn timed(
         None => Arc::new(InMemory::new()),
     };
     let (engine, state) = runtime.block_on(async {
-        let engine = Engine::builder(backplane).snapshot_interval(snapshot_interval).start();
+        let engine = Engine::builder(backplane).with_snapshot_interval(snapshot_interval).start();
         let state = engine.events::<Paid, Bank>(family)?;
         let opened = state.append(Paid::Opened { accounts: ACCOUNTS }).await?;
         match state.wait_for(&opened, PATIENCE).await {

@@ -1,6 +1,6 @@
 //! The app: what a user builds, starts and serves.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use via_backplane::{Backplane, Engine};
@@ -66,7 +66,40 @@ pub struct App {
     body_limit: usize,
     stylesheets: Vec<String>,
     metrics: Metrics,
+    upkeep: Upkeep,
     pub(crate) transport: Transport,
+}
+
+/// How the engine keeps what is folded; nothing where its own defaults hold.
+#[derive(Default)]
+struct Upkeep {
+    snapshot_interval: Option<u64>,
+    resident_instances: Option<usize>,
+    rollback_window: Option<Duration>,
+    fold_verify: bool,
+    keep_history: bool,
+}
+
+impl Upkeep {
+    fn engine(self, backplane: Arc<dyn Backplane>) -> Engine {
+        let mut engine = Engine::builder(backplane);
+        if let Some(records) = self.snapshot_interval {
+            engine = engine.with_snapshot_interval(records);
+        }
+        if let Some(most) = self.resident_instances {
+            engine = engine.with_resident_instances(most);
+        }
+        if let Some(window) = self.rollback_window {
+            engine = engine.with_rollback_window(window);
+        }
+        if self.fold_verify {
+            engine = engine.with_fold_verify();
+        }
+        if self.keep_history {
+            engine = engine.keep_history();
+        }
+        engine.start()
+    }
 }
 
 /// A page before the engine is there.
@@ -102,6 +135,7 @@ impl App {
             body_limit: BODY_LIMIT,
             stylesheets: Vec::new(),
             metrics: Metrics::Off,
+            upkeep: Upkeep::default(),
             transport: Transport::Public,
         }
     }
@@ -146,6 +180,38 @@ impl App {
         self
     }
 
+    /// Sets how many events of a key are folded between two snapshots of it; 64 unless set.
+    ///
+    /// `#[state(snapshot_interval = 256)]` on a field sets it for that state alone: more for a large one.
+    pub fn with_snapshot_interval(mut self, records: u64) -> Self {
+        self.upkeep.snapshot_interval = Some(records);
+        self
+    }
+
+    /// Sets how many instances of one state this pod keeps in memory at most; 10,000 unless set.
+    pub fn with_resident_instances(mut self, most: usize) -> Self {
+        self.upkeep.resident_instances = Some(most);
+        self
+    }
+
+    /// Sets how long the last snapshot of a previous state version is kept, for a deploy that is rolled back; 24 hours unless set.
+    pub fn with_rollback_window(mut self, window: Duration) -> Self {
+        self.upkeep.rollback_window = Some(window);
+        self
+    }
+
+    /// Folds each event twice and compares what comes of it, to find a fold that depends on more than its events.
+    pub fn with_fold_verify(mut self) -> Self {
+        self.upkeep.fold_verify = true;
+        self
+    }
+
+    /// Drops no event, whatever snapshots cover.
+    pub fn keep_history(mut self) -> Self {
+        self.upkeep.keep_history = true;
+        self
+    }
+
     /// Says that the router will be bound to loopback only, where there is no TLS: the session cookie is then not `Secure`.
     ///
     /// [`serve`](Self::serve) finds out by itself; this is for those who serve [`Running::router`] themselves.
@@ -175,7 +241,7 @@ impl App {
             Some(secret) => secret.keyring()?,
             None => secret::shared(backplane.store()).await?,
         };
-        let engine = Engine::builder(backplane).start();
+        let engine = self.upkeep.engine(backplane);
         let mounted = pages.into_iter().map(|page| (page.mount)(page.path, &engine).map(Arc::new));
         let mounted = match mounted.collect::<Result<Vec<_>>>() {
             Ok(mounted) => mounted,

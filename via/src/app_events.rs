@@ -11,7 +11,7 @@ use crate::{
     Cx, Read, Result, View,
     error::{Refusals, Refused},
     read::Text,
-    state::{Field, Slot},
+    state::{Field, SavedField, Slot},
 };
 
 /// State shared by everyone on every pod, changed by appending events.
@@ -113,5 +113,15 @@ where
 {
     fn bind(slot: Slot<'_, '_>) -> Result<Self> {
         Ok(Self { events: slot.binder.engine.events_at(slot.key, slot.place)? })
+    }
+}
+
+impl<E, S> SavedField for StateAppEvents<E, S>
+where
+    E: Event + Fold<S>,
+    S: FoldState,
+{
+    fn with_snapshot_interval(self, records: u64) -> Self {
+        Self { events: self.events.with_snapshot_interval(records) }
     }
 }

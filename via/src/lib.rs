@@ -67,7 +67,7 @@ pub use error::{Error, Result, reject};
 pub use read::{Read, Text};
 pub use running::Running;
 pub use signal::{Signal, SignalValue};
-pub use state::{Binder, Field, Slot, State};
+pub use state::{Binder, Field, SavedField, Slot, State};
 pub use via_backplane::{Fold, MigrateError, Recorded, event::Event, golden};
 /// Says which version of a state an `impl Fold` is about, and what older ones are today; [`Fold`]'s page says how.
 pub use via_macros::app_state as state;

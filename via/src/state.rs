@@ -66,6 +66,33 @@ impl<'a> Binder<'a> {
     pub fn field<F: Field>(&mut self, key: &'static str, place: &'static str) -> Result<F> {
         F::bind(Slot { binder: self, key, place })
     }
+
+    /// As [`field`](Self::field), for one that says how many records lie between two snapshots of it.
+    ///
+    /// # Errors
+    /// As [`State::bind`].
+    #[doc(hidden)]
+    pub fn saved_field<F: SavedField>(
+        &mut self,
+        key: &'static str,
+        place: &'static str,
+        records: u64,
+    ) -> Result<F> {
+        Ok(self.field::<F>(key, place)?.with_snapshot_interval(records))
+    }
+}
+
+/// A field that snapshots are written of.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "no snapshots are written of `{Self}`",
+    label = "`snapshot_interval` is for `StateAppEvents`",
+    note = "leave `snapshot_interval` out: only what is folded from events has snapshots"
+)]
+pub trait SavedField: Field {
+    /// Sets how many records lie between two snapshots.
+    #[must_use]
+    fn with_snapshot_interval(self, records: u64) -> Self;
 }
 
 /// Where a field stands: its key, and its place in the code for errors.

@@ -103,16 +103,16 @@ async fn first_read_ms(target: &Target, events: usize) -> Result<f64, Box<Failur
 async fn write(backplane: std::sync::Arc<Nats>, events: usize) -> Result<(), Box<Failure>> {
     let engine = Engine::builder(backplane.clone())
         .keep_history()
-        .snapshot_interval(NEVER)
-        .snapshot_pause(Duration::ZERO)
+        .with_snapshot_interval(NEVER)
+        .with_snapshot_pause(Duration::ZERO)
         .start();
     let state = engine.events::<Added, usize>(FAMILY)?;
     state.loaded().await;
     append(&state, events - TAIL - 1).await?;
-    let state = state.snapshot_interval(1);
+    let state = state.with_snapshot_interval(1);
     append(&state, 1).await?;
     snapshot_is_there(&backplane).await?;
-    let state = state.snapshot_interval(NEVER);
+    let state = state.with_snapshot_interval(NEVER);
     append(&state, TAIL).await?;
     engine.shutdown(GRACE).await?;
     Ok(())

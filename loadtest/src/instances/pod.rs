@@ -121,7 +121,7 @@ impl Pod {
 
 /// What the other process does. The plain field says which round has been written.
 pub(super) async fn run(target: &Target, plan: Plan, round: u64) -> Result<(), Box<Failure>> {
-    let engine = Engine::builder(target.connect().await?).resident_instances(plan.resident + 1).start();
+    let engine = Engine::builder(target.connect().await?).with_resident_instances(plan.resident + 1).start();
     let rooms = engine.events::<Entered, Room>(FAMILY)?;
     let mut changes = rooms.changes();
     rooms.loaded().await;

@@ -172,7 +172,7 @@ impl Shared {
 async fn connect(nats: &Cluster) -> Result<(Engine, Events<Noted, Found>), String> {
     let backplane = vianats::connect(&nats.urls().join(",")).await.map_err(|error| format!("{error:?}"))?;
     // Without snapshots and compaction, what is found at the end was found in the log.
-    let engine = Engine::builder(Arc::new(backplane)).snapshot_interval(u64::MAX).keep_history().start();
+    let engine = Engine::builder(Arc::new(backplane)).with_snapshot_interval(u64::MAX).keep_history().start();
     let noted = engine.events(FAMILY).map_err(|error| error.to_string())?;
     Ok((engine, noted))
 }

@@ -147,7 +147,7 @@ impl<E, S> Events<E, S> {
     ///
     /// A snapshot writes the whole state: choose more for a large one.
     #[must_use]
-    pub fn snapshot_interval(self, records: u64) -> Self {
+    pub fn with_snapshot_interval(self, records: u64) -> Self {
         self.family.set_snapshot_interval(records.max(1));
         self
     }

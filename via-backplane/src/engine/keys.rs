@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rapidhash::fast::RandomState;
 use tokio::sync::oneshot;
 
-use super::{projection::Copies, refold::Answer, saving::Saving};
+use super::{projection::Copies, refold::Answer, saving::Saving, shadow::Shadow};
 use crate::{Key, Offset, OwnedRecord, Stored};
 
 /// Records that may be kept for one key while it is being loaded; beyond that its load goes another round.
@@ -53,6 +53,8 @@ pub(super) struct Keyed<S> {
     pub(super) is_reviewed: bool,
     /// Its value is being computed anew.
     pub(super) refolding: Option<Box<Refolding>>,
+    /// What its records fold to once more, where folds are verified.
+    pub(super) shadow: Option<Box<Shadow<S>>>,
     touched: bool,
 }
 
@@ -187,6 +189,7 @@ impl<S> Keyed<S> {
             saving: Saving::default(),
             is_reviewed: false,
             refolding: None,
+            shadow: None,
             touched: false,
         }
     }

@@ -39,6 +39,7 @@ mod registry;
 mod retry;
 mod saving;
 mod settings;
+mod shadow;
 mod snapshots;
 mod supervisor;
 mod tail;
@@ -166,7 +167,7 @@ impl Builder {
     /// least one, 10,000 unless set.
     ///
     /// An instance that somebody watches stays beyond that, as do a family's plain field and what is being loaded.
-    pub fn resident_instances(mut self, most: usize) -> Self {
+    pub fn with_resident_instances(mut self, most: usize) -> Self {
         self.settings.resident_instances = most.max(1);
         self
     }
@@ -190,20 +191,20 @@ impl Builder {
     }
 
     /// How many records of a key are folded between two snapshots of it; 64 unless set here, or for the key with
-    /// [`Events::snapshot_interval`].
-    pub fn snapshot_interval(mut self, records: u64) -> Self {
+    /// [`Events::with_snapshot_interval`].
+    pub fn with_snapshot_interval(mut self, records: u64) -> Self {
         self.settings.snapshot_interval = records.max(1);
         self
     }
 
     /// The least time between two snapshots of a key, so that a busy one does not write them all the time; one second unless set.
-    pub fn snapshot_pause(mut self, pause: Duration) -> Self {
+    pub fn with_snapshot_pause(mut self, pause: Duration) -> Self {
         self.settings.snapshot_pause = pause;
         self
     }
 
     /// How long the last snapshot of a previous state version is kept, for a deploy that is rolled back; 24 hours unless set.
-    pub fn rollback_window(mut self, window: Duration) -> Self {
+    pub fn with_rollback_window(mut self, window: Duration) -> Self {
         self.settings.rollback_window = window;
         self
     }
@@ -212,7 +213,7 @@ impl Builder {
     ///
     /// It has to be longer than any answer of the store may be out of date. A pod that was paused for longer loads what it missed
     /// from snapshots.
-    pub fn compaction_grace(mut self, grace: Duration) -> Self {
+    pub fn with_compaction_grace(mut self, grace: Duration) -> Self {
         self.settings.compaction_grace = grace;
         self
     }
@@ -220,6 +221,16 @@ impl Builder {
     /// Drops no record that a snapshot covers: the log grows for ever, and everything can be folded from its beginning.
     pub fn keep_history(mut self) -> Self {
         self.settings.compacts = false;
+        self
+    }
+
+    /// Folds each record twice and compares what comes of it, to find a fold that depends on more than its records.
+    ///
+    /// Each resident key has a second value then, and each event is decoded and folded twice. The two are compared by digest once
+    /// so many events have come that no more than a kilobyte is written down for each. Where they differ, the log says between which
+    /// offsets, `via_fold_divergence_total` counts it, and nothing of the key is compacted any more.
+    pub fn with_fold_verify(mut self) -> Self {
+        self.settings.fold_verify = true;
         self
     }
 

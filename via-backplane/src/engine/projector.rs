@@ -7,6 +7,7 @@ mod holes;
 mod loading;
 mod refolds;
 mod saves;
+mod shadows;
 mod taking;
 
 use std::{convert::Infallible, sync::Arc};

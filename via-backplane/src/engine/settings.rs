@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) compaction_grace: Duration,
     /// Whether records that snapshots cover are dropped.
     pub(crate) compacts: bool,
+    /// Whether each record is folded twice, and the two values compared.
+    pub(crate) fold_verify: bool,
 }
 
 impl Default for Settings {
@@ -28,6 +30,7 @@ impl Default for Settings {
             rollback_window: Duration::from_secs(24 * 60 * 60),
             compaction_grace: Duration::from_secs(60),
             compacts: true,
+            fold_verify: false,
         }
     }
 }

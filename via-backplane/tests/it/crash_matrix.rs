@@ -178,9 +178,9 @@ async fn plays(
 
 fn builder(backplane: Arc<dyn Backplane>, time: Time) -> Builder {
     let builder = Engine::builder(backplane)
-        .snapshot_interval(4)
-        .snapshot_pause(Duration::from_millis(1))
-        .compaction_grace(GRACE);
+        .with_snapshot_interval(4)
+        .with_snapshot_pause(Duration::from_millis(1))
+        .with_compaction_grace(GRACE);
     if time == Time::Simulated { builder.deterministic() } else { builder }
 }
 

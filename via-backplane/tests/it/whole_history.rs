@@ -121,10 +121,10 @@ impl Pod {
         let faulty = Faulty::new(Arc::new(memory.clone()), Plan::seeded(1), &Link::new());
         let faults = faulty.faults();
         let engine = Engine::builder(Arc::new(faulty) as Arc<dyn Backplane>)
-            .snapshot_interval(2)
-            .snapshot_pause(Duration::from_millis(1))
-            .compaction_grace(GRACE)
-            .resident_instances(2)
+            .with_snapshot_interval(2)
+            .with_snapshot_pause(Duration::from_millis(1))
+            .with_compaction_grace(GRACE)
+            .with_resident_instances(2)
             .rules(Rules::ALL)
             .deterministic()
             .start();

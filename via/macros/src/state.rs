@@ -2,7 +2,10 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{Data, DeriveInput, Error, Field, Fields, LitStr, Result, ext::IdentExt, spanned::Spanned};
+use syn::{
+    Data, DeriveInput, Error, Field, Fields, Lit, LitInt, LitStr, Result, ext::IdentExt,
+    meta::ParseNestedMeta, spanned::Spanned,
+};
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let name = &input.ident;
@@ -37,42 +40,78 @@ fn named(input: &DeriveInput) -> Result<impl Iterator<Item = &Field>> {
 
 fn bind(owner: &syn::Ident, field: &Field) -> Result<TokenStream> {
     let ident = field.ident.as_ref().expect("the fields are named");
-    let key = match key(field)? {
-        Some(key) => key,
-        None => LitStr::new(&ident.unraw().to_string(), ident.span()),
-    };
+    let Settings { key, snapshot_interval } = settings(field)?;
+    let key = key.unwrap_or_else(|| LitStr::new(&ident.unraw().to_string(), ident.span()));
     let place = format!("::{}.{}", owner.unraw(), ident.unraw());
     let ty = &field.ty;
     // "Cannot be a field of a component" points at the type; names resolve here, also where a macro wrote the type.
     let span = Span::call_site().located_at(ty.span());
-    let bound = quote_spanned! { span =>
-        binder.field::<#ty>(#key, ::core::concat!(::core::module_path!(), #place))?
+    let place = quote! { ::core::concat!(::core::module_path!(), #place) };
+    let bound = match snapshot_interval {
+        None => quote_spanned! { span => binder.field::<#ty>(#key, #place)? },
+        Some(records) => quote_spanned! { span => binder.saved_field::<#ty>(#key, #place, #records)? },
     };
     Ok(quote! { #ident: #bound })
 }
 
-/// The key of `#[state(key = "...")]`.
-fn key(field: &Field) -> Result<Option<LitStr>> {
-    let mut key = None;
+/// What `#[state(...)]` says of a field.
+#[derive(Default)]
+struct Settings {
+    key: Option<LitStr>,
+    snapshot_interval: Option<LitInt>,
+}
+
+fn settings(field: &Field) -> Result<Settings> {
+    let mut settings = Settings::default();
     for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("state")) {
         attribute.parse_nested_meta(|meta| {
-            if !meta.path.is_ident("key") {
-                return Err(meta.error("unknown setting: a field of state takes `key = \"...\"`"));
+            if meta.path.is_ident("key") {
+                settings.set_key(&meta)
+            } else if meta.path.is_ident("snapshot_interval") {
+                settings.set_snapshot_interval(&meta)
+            } else {
+                Err(meta.error(
+                    "unknown setting: a field of state takes `key = \"...\"`, and one with events `snapshot_interval = 256`",
+                ))
             }
-            let value: LitStr = meta.value()?.parse()?;
-            if value.value().is_empty() {
-                return Err(Error::new(
-                    value.span(),
-                    "the key is empty: name the state, or leave the attribute out",
-                ));
-            }
-            if key.replace(value).is_some() {
-                return Err(meta.error("the key is set twice: keep one"));
-            }
-            Ok(())
         })?;
     }
-    Ok(key)
+    Ok(settings)
+}
+
+impl Settings {
+    fn set_key(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
+        let value: LitStr = meta.value()?.parse()?;
+        if value.value().is_empty() {
+            return Err(Error::new(
+                value.span(),
+                "the key is empty: name the state, or leave the attribute out",
+            ));
+        }
+        match self.key.replace(value) {
+            Some(_) => Err(meta.error("the key is set twice: keep one")),
+            None => Ok(()),
+        }
+    }
+
+    fn set_snapshot_interval(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
+        let value: Lit = meta.value()?.parse()?;
+        let records = match &value {
+            Lit::Int(records) if records.base10_parse::<u64>().is_ok_and(|records| records > 0) => {
+                records.clone()
+            }
+            _ => {
+                return Err(Error::new(
+                    value.span(),
+                    "an interval is a number of records, at least 1, as in `snapshot_interval = 256`",
+                ));
+            }
+        };
+        match self.snapshot_interval.replace(records) {
+            Some(_) => Err(meta.error("the interval is set twice: keep one")),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +137,19 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_is_set_beside_a_key() {
+        let code = expand(&parse_quote! {
+            struct Room { #[state(key = "chat.posts", snapshot_interval = 256)] posts: StateAppEvents<Posted, Posts> }
+        })
+        .expect("valid state")
+        .to_string();
+        assert!(
+            code.contains("saved_field") && code.contains("256") && code.contains("\"chat.posts\""),
+            "{code}"
+        );
+    }
+
+    #[test]
     fn rejected_shapes_say_what_to_do_instead() {
         assert!(refused(&parse_quote! { enum A { B } }).contains("put the enum into one"));
         assert!(refused(&parse_quote! { struct A(StateApp<u64>); }).contains("give these fields names"));
@@ -109,5 +161,10 @@ mod tests {
         assert!(
             refused(&parse_quote! { struct A { #[state(key = "a", key = "b")] a: B } }).contains("keep one")
         );
+        for wrong in ["0", "-1", "\"64\"", "99999999999999999999", "1.5"] {
+            let value: syn::Expr = syn::parse_str(wrong).expect("an expression");
+            let refused = refused(&parse_quote! { struct A { #[state(snapshot_interval = #value)] a: B } });
+            assert!(!refused.is_empty(), "{wrong}");
+        }
     }
 }

@@ -179,6 +179,7 @@ where
         }
         self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone());
         self.keys.touch(id);
+        self.shadow(id);
         for (offset, error) in std::mem::take(&mut loaded.skipped) {
             self.skip(id, offset, &error);
         }

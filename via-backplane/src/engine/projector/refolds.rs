@@ -112,6 +112,7 @@ where
         keyed.saving.refolded(findings);
         self.waiting -= keyed.copies.replace(loaded.value.take(), None);
         self.keys.touch(id);
+        self.shadow(id);
         for (offset, error) in std::mem::take(&mut loaded.skipped) {
             self.skip(id, offset, &error);
         }

@@ -168,9 +168,15 @@ where
     /// Another pod has folded the same records to something else: nobody knows who is right, so nothing is dropped any more.
     fn diverged(&mut self, id: KeyId) {
         let Some(keyed) = self.keys.get(id) else { return };
-        let (key, at) = (keyed.copies.shared.key.clone(), self.cursor);
-        tracing::error!(%key, offset = %at.offset, "this pod's value is not what another pod folded from the same records");
+        let (key, offset) = (keyed.copies.shared.key.clone(), self.cursor.offset);
+        tracing::error!(%key, %offset, "this pod's value is not what another pod folded from the same records");
         self.family.metrics.divergence.increment(1);
+        self.hold_all(key);
+    }
+
+    /// Keeps all of a key from being dropped: two folds of it differ.
+    pub(super) fn hold_all(&self, key: Key) {
+        let at = self.cursor;
         let core = self.core.clone();
         self.core.supervisor.spawn(format!("hold {}", self.family.name), OnStop::Abort, |_| async move {
             notes::tell(&core, &key, Note::Diverged, at.epoch, at.offset).await;

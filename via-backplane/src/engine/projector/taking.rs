@@ -176,7 +176,11 @@ where
         if keyed.refolding.is_some() {
             run.records().for_each(|record| keyed.keep(&record));
         }
-        match keyed.copies.fold(run, &mut self.events) {
+        let folded = keyed.copies.fold(run, &mut self.events);
+        if self.core.settings.fold_verify && !matches!(folded, Folded::Panicked(_)) {
+            self.fold_again(open.key, run);
+        }
+        match folded {
             Folded::Published => {
                 self.keys.touch(open.key);
                 self.count_folded(open.key, records);

@@ -112,7 +112,7 @@ impl Pod {
     }
 }
 
-async fn read_one(candidates: &mut Candidates<'_>, candidate: &Candidate) -> (u64, Read) {
+async fn read_one(candidates: &mut read::Candidates<'_>, candidate: &Candidate) -> (u64, Read) {
     let read = candidates.read(candidate).await.expect("an answer");
     (candidate.header.covered.offset.0, read)
 }

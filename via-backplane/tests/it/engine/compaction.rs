@@ -14,9 +14,9 @@ use super::{Noted, Notes, PATIENCE, measures::Meter, note, notes, start, stop, u
 /// An engine that writes snapshots at once, and drops what they cover soon.
 pub(super) fn compacting(backplane: Arc<dyn Backplane>) -> Builder {
     Engine::builder(backplane)
-        .snapshot_interval(4)
-        .snapshot_pause(Duration::ZERO)
-        .compaction_grace(Duration::from_millis(20))
+        .with_snapshot_interval(4)
+        .with_snapshot_pause(Duration::ZERO)
+        .with_compaction_grace(Duration::from_millis(20))
 }
 
 /// A memory that tells no reader of what was dropped, as JetStream does not.
@@ -87,7 +87,7 @@ async fn a_pod_that_compaction_overtook_goes_on_from_a_snapshot() {
         let _here = set_default_local_recorder(&meter);
         let link = Link::new();
         let slow = Engine::builder(Arc::new(Faulty::new(Arc::new(memory.clone()), Plan::seeded(1), &link)))
-            .compaction_grace(Duration::from_millis(20))
+            .with_compaction_grace(Duration::from_millis(20))
             .start();
         let engine = compacting(Arc::new(memory.clone())).start();
         let (here, there) = (notes(&engine), notes(&slow));

@@ -9,7 +9,7 @@ use super::{Noted, Notes, PATIENCE, note, noted, notes, start, stop, until};
 
 /// An engine that keeps this many instances.
 fn keeping(memory: &InMemory, most: usize) -> Engine {
-    Engine::builder(Arc::new(memory.clone())).resident_instances(most).start()
+    Engine::builder(Arc::new(memory.clone())).with_resident_instances(most).start()
 }
 
 fn room(notes: &Events<Noted, Notes>, n: usize) -> Events<Noted, Notes> {

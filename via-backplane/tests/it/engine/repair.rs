@@ -160,6 +160,48 @@ async fn what_agrees_is_verified_from_where_the_log_begins() {
 }
 
 #[tokio::test]
+async fn a_fold_that_depends_on_something_else_is_found_while_it_folds() {
+    let meter = Meter::default();
+    let _here = set_default_local_recorder(&meter);
+    let memory = InMemory::new();
+    let engine = Engine::builder(Arc::new(memory.clone())).with_fold_verify().start();
+    let here = drawn(&engine);
+    here.loaded().await;
+    draw(&here).await;
+    let divergences = meter.count("via_fold_divergence_total{family=notes}");
+    assert_eq!(divergences, 1, "the first record already gives two values");
+    let manifest = via_backplane::internal_cell(&["snapshots", "notes", "plain"]);
+    let held = async {
+        let store = via_backplane::Backplane::store(&memory);
+        while store.load(&manifest).await.expect("memory answers").is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, held).await.expect("the key is held");
+    stop(&engine).await;
+}
+
+#[tokio::test]
+async fn a_sound_fold_is_verified_without_a_word() {
+    let meter = Meter::default();
+    let _here = set_default_local_recorder(&meter);
+    let memory = InMemory::new();
+    let engine = saving(&memory).with_fold_verify().start();
+    let here = notes(&engine);
+    // Readers that hold values make the projector copy, catch up and wait.
+    let mut held = Vec::new();
+    for n in 0..40 {
+        note(&here, &n.to_string()).await;
+        held.push(here.loaded().await);
+    }
+    engine.refold(here.key()).await.expect("the fold is sound");
+    note_all(&here, 40..45).await;
+    assert_eq!(*here.loaded().await, lines(0..45));
+    assert_eq!(meter.count("via_fold_divergence_total{family=notes}"), 0);
+    stop(&engine).await;
+}
+
+#[tokio::test]
 async fn a_value_that_no_fold_gives_again_is_found_counted_and_held() {
     let meter = Meter::default();
     let _here = set_default_local_recorder(&meter);

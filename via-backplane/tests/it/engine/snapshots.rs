@@ -14,7 +14,7 @@ use super::{PATIENCE, halted, measures::Meter, note, noted, notes, start, stop, 
 
 /// An engine that writes a snapshot of every four records, at once.
 pub(super) fn saving(memory: &InMemory) -> Builder {
-    Engine::builder(Arc::new(memory.clone())).snapshot_interval(4).snapshot_pause(Duration::ZERO)
+    Engine::builder(Arc::new(memory.clone())).with_snapshot_interval(4).with_snapshot_pause(Duration::ZERO)
 }
 
 /// The manifests there are, in order.
@@ -357,8 +357,10 @@ async fn a_busy_key_is_saved_once_per_pause_and_not_per_interval() {
     let meter = Meter::default();
     let _here = set_default_local_recorder(&meter);
     let memory = InMemory::new();
-    let engine =
-        Engine::builder(Arc::new(memory.clone())).snapshot_interval(2).snapshot_pause(PATIENCE * 100).start();
+    let engine = Engine::builder(Arc::new(memory.clone()))
+        .with_snapshot_interval(2)
+        .with_snapshot_pause(PATIENCE * 100)
+        .start();
     let busy = notes(&engine);
     note_all(&busy, 0..100).await;
     busy.append(noted("last")).await.expect("memory takes every append");

@@ -77,10 +77,10 @@ impl Pod {
         world.connect(index, faults.clone());
         let skew = Duration::from_millis(purpose(4).random_range(0..5_000));
         let mut builder = Engine::builder(Arc::new(faulty) as Arc<dyn Backplane>)
-            .snapshot_interval(SNAPSHOTS.0)
-            .snapshot_pause(SNAPSHOTS.1)
-            .compaction_grace(GRACE)
-            .resident_instances(RESIDENT)
+            .with_snapshot_interval(SNAPSHOTS.0)
+            .with_snapshot_pause(SNAPSHOTS.1)
+            .with_compaction_grace(GRACE)
+            .with_resident_instances(RESIDENT)
             .clock(SkewedClock::new(world.start, skew))
             .entropy(Dice::new(purpose(5)))
             .rules(setup.rules)

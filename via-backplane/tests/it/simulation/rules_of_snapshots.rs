@@ -174,9 +174,9 @@ fn section_4_a_snapshot_is_committed_at_its_claims_revision() {
             let delayed = Plan::seeded(1).odds(Kind::Delay, 1.0).max_delay(Duration::from_millis(20));
             let slow = stage.enter_as(1, delayed, |builder| {
                 builder
-                    .snapshot_interval(30)
-                    .snapshot_pause(Duration::from_millis(10))
-                    .compaction_grace(GRACE)
+                    .with_snapshot_interval(30)
+                    .with_snapshot_pause(Duration::from_millis(10))
+                    .with_compaction_grace(GRACE)
             });
             slow.append_all(0..30).await;
             // It has claimed a generation, and has written a chunk of it.

@@ -54,7 +54,10 @@ impl Stage {
     /// A pod that writes snapshots of every four records, and drops what they cover.
     pub(crate) fn enter_saving(&self, seed: u64, plan: Plan) -> Actor {
         let saving = |builder: Builder| {
-            builder.snapshot_interval(4).snapshot_pause(Duration::from_millis(10)).compaction_grace(GRACE)
+            builder
+                .with_snapshot_interval(4)
+                .with_snapshot_pause(Duration::from_millis(10))
+                .with_compaction_grace(GRACE)
         };
         self.enter_as(seed, plan, saving)
     }
