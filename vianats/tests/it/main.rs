@@ -3,10 +3,10 @@
 mod cluster;
 mod compaction;
 mod conformance;
-mod credentials;
 #[path = "../../../via-backplane/tests/it/crash_matrix.rs"]
 mod crash_matrix;
 mod crashes;
+mod credentials;
 mod durable;
 mod faults;
 mod feed;

@@ -15,6 +15,8 @@ use crate::{BackendError, CasError, CellKey, CodecId, ErrorKind, Expected, Ttl};
 
 /// Attempts at one chunk whose outcome is unknown, or that somebody else touches.
 const MAX_ATTEMPTS: usize = 8;
+/// Bytes that are digested at a stretch, in some tens of microseconds.
+const PIECE: usize = 64 << 10;
 /// Chunks that are loaded at a time.
 const LOADS: usize = 4;
 
@@ -92,7 +94,7 @@ impl Snapshots<'_> {
                 Err(index) => return Ok(Err(Unusable::Missing(index))),
             }
         };
-        Ok(check(snapshot, bytes))
+        Ok(check(snapshot, bytes).await)
     }
 
     /// The chunks' bytes in a row, or the number of one that is missing.
@@ -103,11 +105,16 @@ impl Snapshots<'_> {
         });
         let chunks: Vec<Result<Bytes, u32>> = loads.buffered(LOADS).try_collect().await?;
         let chunks: Result<Vec<Bytes>, u32> = chunks.into_iter().collect();
-        Ok(chunks.map(|chunks| {
-            let mut bytes = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-            chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-            bytes.freeze()
-        }))
+        let chunks = match chunks {
+            Ok(chunks) => chunks,
+            Err(missing) => return Ok(Err(missing)),
+        };
+        let mut bytes = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+        for chunk in chunks {
+            bytes.extend_from_slice(&chunk);
+            tokio::task::yield_now().await;
+        }
+        Ok(Ok(bytes.freeze()))
     }
 
     pub(super) fn delays(&self) -> Delays {
@@ -115,15 +122,27 @@ impl Snapshots<'_> {
     }
 }
 
-fn check(snapshot: &Snapshot, bytes: Bytes) -> Result<Bytes, Unusable> {
+async fn check(snapshot: &Snapshot, bytes: Bytes) -> Result<Bytes, Unusable> {
     let header = &snapshot.header;
     if bytes.len() as u64 != header.len {
         return Err(Unusable::Length { expected: header.len, found: bytes.len() as u64 });
     }
-    if blake3::hash(&bytes).as_bytes()[..] != header.digest[..] {
+    if digest(&bytes).await[..] != header.digest[..] {
         return Err(Unusable::Digest);
     }
     Ok(bytes)
+}
+
+/// The BLAKE3 digest of a state's bytes. A large state is digested piece by piece, so that what shares its thread goes on meanwhile.
+pub(super) async fn digest(bytes: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for (index, piece) in bytes.chunks(PIECE).enumerate() {
+        if index > 0 {
+            tokio::task::yield_now().await;
+        }
+        hasher.update(piece);
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn gave_up(done: &'static str) -> BackendError {

@@ -86,7 +86,7 @@ impl Snapshots<'_> {
     /// Makes a snapshot of `draft`, unless there is one that covers as much.
     pub(crate) async fn write(&self, draft: &Draft) -> Result<Outcome, WriteError> {
         let chunks = self.chunks(draft.bytes.len())?;
-        let header = draft.header();
+        let header = draft.header().await;
         let mut delays = self.delays();
         for _ in 0..MAX_ATTEMPTS {
             let held = self.manifest().await?;
@@ -260,8 +260,8 @@ impl Snapshots<'_> {
 }
 
 impl Draft {
-    fn header(&self) -> StoredHeader {
-        let digest = Bytes::copy_from_slice(blake3::hash(&self.bytes).as_bytes());
+    async fn header(&self) -> StoredHeader {
+        let digest = Bytes::copy_from_slice(&super::chunks::digest(&self.bytes).await);
         StoredHeader::new(Header {
             covered: self.covered,
             key_head: self.key_head,
