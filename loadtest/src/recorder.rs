@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use parking_lot::Mutex;
 
 /// Counters by name, whatever their labels.
 #[derive(Default)]
@@ -32,7 +33,7 @@ impl Counters {
     }
 
     fn counter(&self, name: &str) -> Arc<AtomicU64> {
-        let mut counters = self.0.lock().expect("nothing panics while it is held");
+        let mut counters = self.0.lock();
         counters.entry(name.to_owned()).or_default().clone()
     }
 }

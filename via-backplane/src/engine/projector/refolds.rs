@@ -67,7 +67,7 @@ where
             Ok(loaded) => loaded,
             Err(message) => {
                 let halt = Halt { at: crate::Offset::BEGIN, reason: HaltReason::Panicked { message } };
-                return self.end_refold(refolding, Answer::Halted(halt));
+                return self.end_refold(*refolding, Answer::Halted(halt));
             }
         };
         if loaded.epoch != self.cursor.epoch && self.core.ambient.rules().compare_epochs {
@@ -76,7 +76,7 @@ where
         }
         if let Some(halt) = loaded.halt {
             // What is served may be further already.
-            return self.end_refold(refolding, Answer::Halted(halt));
+            return self.end_refold(*refolding, Answer::Halted(halt));
         }
         // Another load would show what it comes to after this one.
         let is_busy = keyed.loading.is_some() || keyed.copies.shared.is_rebuilding();
@@ -97,9 +97,9 @@ where
                 if loaded.halt.is_none() {
                     self.swap(id, loaded, findings);
                 }
-                self.end_refold(refolding, answer);
+                self.end_refold(*refolding, answer);
             }
-            Err(halt) => self.end_refold(refolding, Answer::Halted(halt)),
+            Err(halt) => self.end_refold(*refolding, Answer::Halted(halt)),
         }
     }
 
@@ -123,7 +123,7 @@ where
         tracing::info!(%key, from = ?loaded.origin, "a value was folded anew");
     }
 
-    fn end_refold(&mut self, refolding: Box<Refolding>, answer: Answer) {
+    fn end_refold(&mut self, refolding: Refolding, answer: Answer) {
         self.refolds -= 1;
         refolding.reply.send(answer).ok(); // The asker may have left.
     }
