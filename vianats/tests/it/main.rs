@@ -16,6 +16,7 @@ mod notes;
 mod outages;
 mod reads;
 mod slow;
+mod snapshots;
 mod start;
 mod store;
 mod tls;
