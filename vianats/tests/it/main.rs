@@ -12,6 +12,7 @@ mod garbage;
 mod generations;
 mod interop;
 mod limits;
+mod meter;
 mod notes;
 mod outages;
 mod reads;

@@ -1,16 +1,18 @@
 //! Snapshots and compaction where a server or a connection is in the way.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use nats_servers::{Config, Server};
+use serde_json::json;
 use tokio::time::timeout;
 use via_backplane::{
-    Backplane, CellSelector, Engine, Key, Offset, ReadRange, Selector, Status, internal_cell,
+    Backplane, CellSelector, Engine, Key, Offset, ReadRange, Retry, Selector, Status, internal_cell,
 };
 use vianats::Nats;
 
 use crate::{
-    notes::{PATIENCE, Pod, builder},
+    meter::Meter,
+    notes::{Noted, PATIENCE, Pod, api, builder},
     watches::Watching,
 };
 
@@ -19,8 +21,13 @@ const GRACE: Duration = Duration::from_millis(40);
 
 /// A pod that snapshots every fourth record, and compacts soon after.
 async fn saving(url: &str) -> Pod {
-    let backplane: Arc<dyn Backplane> = Arc::new(builder(url).connect().await.expect("connected"));
-    let builder = Engine::builder(backplane).snapshot_interval(4).snapshot_pause(Duration::ZERO);
+    every(4, builder(url)).await
+}
+
+/// A pod that snapshots every so many records, and compacts soon after.
+async fn every(records: u64, connection: vianats::Builder) -> Pod {
+    let backplane: Arc<dyn Backplane> = Arc::new(connection.connect().await.expect("connected"));
+    let builder = Engine::builder(backplane).snapshot_interval(records).snapshot_pause(Duration::ZERO);
     let engine = builder.compaction_grace(GRACE).start();
     let notes = engine.events("notes").expect("a valid name");
     Pod { engine, notes }
@@ -99,4 +106,85 @@ async fn a_snapshot_larger_than_the_server_takes_at_once_is_loaded_whole() {
     assert!(manifest < PAYLOAD && chunks > 6, "a manifest of {manifest} bytes, {chunks} chunks");
     late_pod_shows(&server.url(), &noted).await;
     pod.stop().await;
+}
+
+/// A stream of somebody else, on the same disk.
+struct Filler {
+    url: String,
+    client: async_nats::Client,
+}
+
+impl Filler {
+    async fn on(server: &Server) -> Self {
+        let url = server.url();
+        let config =
+            json!({ "name": "filler", "subjects": ["filler"], "storage": "file", "retention": "limits" });
+        api(&url, "STREAM.CREATE.filler", config).await;
+        let client = async_nats::connect(&url).await.expect("connected");
+        Self { url, client }
+    }
+
+    /// Stores so many bytes at once, for as long as the server takes them.
+    async fn fill(&self, bytes: usize) {
+        loop {
+            let answer = self.client.request("filler", vec![b'x'; bytes].into()).await.expect("an answer");
+            let answer: serde_json::Value = serde_json::from_slice(&answer.payload).expect("JSON");
+            if answer["error"].is_object() {
+                return;
+            }
+        }
+    }
+
+    async fn empty(&self) {
+        api(&self.url, "STREAM.PURGE.filler", json!({})).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
+    let meter = Meter::default();
+    let _here = meter.here();
+    let server = Server::start(Config::new().jetstream("max_file_store: 4MB")).expect("a server");
+    let (filler, observer) = (Filler::on(&server).await, Observer::on(&server).await);
+    // What a full server refuses is asked for again for as long as a request may take.
+    let connection = || builder(&server.url()).request_timeout(Duration::from_secs(1));
+    let idle = every(u64::MAX, connection()).await;
+    let mut noted = Vec::new();
+    for number in 0..8 {
+        noted.push(format!("before:{number}"));
+        idle.note(noted[number].clone()).await;
+    }
+    assert_shows(&idle, &noted).await;
+    idle.stop().await;
+
+    filler.fill(64 << 10).await;
+    // It shows what is there, and a snapshot of so many records is due at once.
+    let pod = every(4, connection()).await;
+    assert_shows(&pod, &noted).await;
+    let written = || meter.count("via_snapshot_written_total", "notes");
+    let failures = || meter.count("via_snapshot_failures_total", "notes");
+    until(|| failures() > 0).await;
+    assert_eq!(written(), 0);
+    let refused = pod.notes.append(Noted { text: "refused".into() }).await.expect_err("there is no room");
+    assert_eq!(refused.retry(), Retry::Safe, "{refused:?}");
+    let cause = refused.source().expect("what the server said").to_string();
+    assert!(cause.contains("insufficient resources"), "{cause}");
+    assert_shows(&pod, &noted).await;
+
+    filler.empty().await;
+    noted.extend(note_until_dropped(&pod, &observer, pod.notes.covered().offset).await);
+    assert!(written() > 0);
+    assert_shows(&pod, &noted).await;
+    late_pod_shows(&server.url(), &noted).await;
+    pod.stop().await;
+}
+
+/// Waits until something is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let so = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, so).await.expect("it comes true");
 }
