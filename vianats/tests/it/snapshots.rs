@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
-use nats_servers::{Config, Server};
+use nats_servers::{Config, Proxy, Server};
 use serde_json::json;
 use tokio::time::timeout;
 use via_backplane::{
@@ -187,4 +187,47 @@ async fn until(is_so: impl Fn() -> bool) {
         }
     };
     timeout(PATIENCE, so).await.expect("it comes true");
+}
+
+#[tokio::test]
+async fn a_pod_that_compaction_overtook_shows_the_whole_history() {
+    let meter = Meter::default();
+    let _here = meter.here();
+    let server = Server::start(Config::new()).expect("a server");
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    let observer = Observer::on(&server).await;
+    let (writer, paused) = (saving(&server.url()).await, saving(&proxy.url()).await);
+    let mut noted = Vec::new();
+    let mut note = async |text: &str| {
+        writer.note(text).await;
+        noted.push(text.to_owned());
+    };
+    note("seen").await;
+    note("seen too").await;
+    assert_shows(&paused, &["seen".to_owned(), "seen too".to_owned()]).await;
+
+    proxy.interrupt();
+    note("missed").await;
+    assert_shows(&writer, &noted).await;
+    let missed = writer.notes.covered().offset;
+    noted.extend(note_until_dropped(&writer, &observer, missed).await);
+    let shown = paused.notes.read().expect("it serves what it knew").len();
+    assert_eq!(shown, 2, "it was told nothing meanwhile");
+    let count = |name| meter.count(name, "notes");
+    assert_eq!(count("via_events_compaction_reseed_total"), 0);
+
+    proxy.restore().expect("the port is still free");
+    assert_shows(&paused, &noted).await;
+    assert_eq!(count("via_events_compaction_reseed_total"), 1);
+    assert_eq!(count("via_events_compaction_gap_halt_total"), 0);
+    // It goes on from there.
+    noted.push("after".to_owned());
+    paused.note("after").await;
+    for pod in [&writer, &paused] {
+        assert_shows(pod, &noted).await;
+    }
+    late_pod_shows(&server.url(), &noted).await;
+    for pod in [writer, paused] {
+        pod.stop().await;
+    }
 }
