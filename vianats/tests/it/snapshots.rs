@@ -1,7 +1,8 @@
 //! Snapshots and compaction where a server or a connection is in the way.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error as _, ops::Range, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use nats_servers::{Config, Proxy, Server};
 use serde_json::json;
 use tokio::time::timeout;
@@ -54,9 +55,17 @@ impl Observer {
         self.0.store().load(&name).await.expect("loaded").expect("a manifest").bytes.len()
     }
 
-    async fn chunks(&self) -> usize {
-        let chunks = CellSelector::Below(internal_cell(&["chunks", "notes"]));
-        Watching::on(&self.0, chunks).await.present().await.len()
+    /// How many chunks there are of which snapshots.
+    async fn chunks(&self) -> BTreeMap<String, usize> {
+        let below = internal_cell(&["chunks", "notes", "plain"]);
+        let chunks = Watching::on(&self.0, CellSelector::Below(below.clone())).await.present().await;
+        let mut of = BTreeMap::new();
+        for (chunk, _) in chunks {
+            let (_, generation) = chunk.as_str().split_at(below.as_str().len() + 1);
+            let (generation, _) = generation.split_once('/').expect("a generation and a number");
+            *of.entry(generation.to_owned()).or_default() += 1;
+        }
+        of
     }
 }
 
@@ -103,7 +112,8 @@ async fn a_snapshot_larger_than_the_server_takes_at_once_is_loaded_whole() {
     assert_shows(&pod, &noted).await;
     noted.extend(note_until_dropped(&pod, &observer, pod.notes.covered().offset).await);
     let (manifest, chunks) = (observer.manifest().await, observer.chunks().await);
-    assert!(manifest < PAYLOAD && chunks > 6, "a manifest of {manifest} bytes, {chunks} chunks");
+    assert!(manifest < PAYLOAD, "{manifest} bytes");
+    assert!(chunks.values().any(|chunks| *chunks > 6), "{chunks:?}");
     late_pod_shows(&server.url(), &noted).await;
     pod.stop().await;
 }
@@ -230,4 +240,68 @@ async fn a_pod_that_compaction_overtook_shows_the_whole_history() {
     for pod in [writer, paused] {
         pod.stop().await;
     }
+}
+
+/// One pod writes a snapshot in the usual case; here nothing keeps any of them from it.
+#[tokio::test]
+async fn pods_that_snapshot_at_once_leave_one_row_of_snapshots() {
+    const PAYLOAD: usize = 64 << 10;
+    let meter = Meter::default();
+    let _here = meter.here();
+    let server = Server::start(Config::new().max_payload(PAYLOAD)).expect("a server");
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    let observer = Observer::on(&server).await;
+    let urls = [server.url(), server.url(), proxy.url()];
+    let pods = join_all(urls.iter().map(|url| saving(url))).await;
+    // Too large for the manifest, so that every snapshot has chunks of its own.
+    let text = |pod: usize, number: usize| format!("{pod}:{number}:{}", "x".repeat(PAYLOAD / 16));
+    let note = async |pod: usize, numbers: Range<usize>| {
+        for number in numbers {
+            pods[pod].note(text(pod, number)).await;
+        }
+    };
+    join_all((0..3).map(|pod| note(pod, 0..8))).await;
+    same(&pods, 24).await;
+
+    // A lagging one knows of older snapshots and of an older value when it comes back.
+    proxy.interrupt();
+    join_all((0..2).map(|pod| note(pod, 8..16))).await;
+    proxy.restore().expect("the port is still free");
+    join_all((0..3).map(|pod| note(pod, 16..24))).await;
+    let noted = same(&pods, 64).await;
+    for pod in 0..3 {
+        let mine: Vec<_> = noted.iter().filter(|note| note.starts_with(&format!("{pod}:"))).collect();
+        let numbers = (0..24).filter(|number| pod < 2 || !(8..16).contains(number));
+        assert!(
+            mine.into_iter().eq(numbers.map(|number| text(pod, number)).collect::<Vec<_>>().iter()),
+            "in its order, once"
+        );
+    }
+
+    // The current one and the one before; what lost, or was displaced, is gone.
+    let row = async {
+        while observer.chunks().await.len() != 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, row).await.expect("one row of snapshots");
+    for wrong in
+        ["via_fold_divergence_total", "via_snapshot_unusable_total", "via_events_compaction_gap_halt_total"]
+    {
+        assert_eq!(meter.count(wrong, "notes"), 0, "{wrong}");
+    }
+    late_pod_shows(&server.url(), &noted).await;
+    for pod in pods {
+        pod.stop().await;
+    }
+}
+
+/// Waits until all pods show so many notes; answers the notes, which are the same.
+async fn same(pods: &[Pod], count: usize) -> Vec<String> {
+    let first = pods[0].until(|notes| notes.len() >= count).await.to_vec();
+    assert_eq!(first.len(), count);
+    for pod in pods {
+        assert_shows(pod, &first).await;
+    }
+    first
 }
