@@ -39,7 +39,15 @@ struct Observer(Nats);
 
 impl Observer {
     async fn on(server: &Server) -> Self {
-        Self(builder(&server.url()).connect().await.expect("connected"))
+        Self::with(builder(&server.url())).await
+    }
+
+    async fn with(connection: vianats::Builder) -> Self {
+        Self(connection.connect().await.expect("connected"))
+    }
+
+    async fn floor(&self, key: &Key) -> Offset {
+        self.0.compactor().expect("it compacts").floor(key).await.expect("known")
     }
 
     /// The first record of a key that is left.
@@ -85,8 +93,7 @@ async fn note_until_dropped(pod: &Pod, observer: &Observer, above: Offset) -> Ve
 }
 
 /// A pod that comes last sees what was noted, though not all of it is in the log any more.
-async fn late_pod_shows(url: &str, noted: &[String]) {
-    let late = saving(url).await;
+async fn late_pod_shows(late: Pod, noted: &[String]) {
     assert_shows(&late, noted).await;
     late.stop().await;
 }
@@ -114,7 +121,7 @@ async fn a_snapshot_larger_than_the_server_takes_at_once_is_loaded_whole() {
     let (manifest, chunks) = (observer.manifest().await, observer.chunks().await);
     assert!(manifest < PAYLOAD, "{manifest} bytes");
     assert!(chunks.values().any(|chunks| *chunks > 6), "{chunks:?}");
-    late_pod_shows(&server.url(), &noted).await;
+    late_pod_shows(saving(&server.url()).await, &noted).await;
     pod.stop().await;
 }
 
@@ -185,7 +192,7 @@ async fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
     noted.extend(note_until_dropped(&pod, &observer, pod.notes.covered().offset).await);
     assert!(written() > 0);
     assert_shows(&pod, &noted).await;
-    late_pod_shows(&server.url(), &noted).await;
+    late_pod_shows(saving(&server.url()).await, &noted).await;
     pod.stop().await;
 }
 
@@ -236,7 +243,7 @@ async fn a_pod_that_compaction_overtook_shows_the_whole_history() {
     for pod in [&writer, &paused] {
         assert_shows(pod, &noted).await;
     }
-    late_pod_shows(&server.url(), &noted).await;
+    late_pod_shows(saving(&server.url()).await, &noted).await;
     for pod in [writer, paused] {
         pod.stop().await;
     }
@@ -290,7 +297,7 @@ async fn pods_that_snapshot_at_once_leave_one_row_of_snapshots() {
     {
         assert_eq!(meter.count(wrong, "notes"), 0, "{wrong}");
     }
-    late_pod_shows(&server.url(), &noted).await;
+    late_pod_shows(saving(&server.url()).await, &noted).await;
     for pod in pods {
         pod.stop().await;
     }
@@ -304,4 +311,50 @@ async fn same(pods: &[Pod], count: usize) -> Vec<String> {
         assert_shows(pod, &first).await;
     }
     first
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_between_a_floor_and_its_drop_loses_nothing() {
+    let meter = Meter::default();
+    let _here = meter.here();
+    // A user whose compactions stop there.
+    let server = Server::start(Config::new().extra(
+        "authorization { users: [ { user: admin, password: admin },\
+         { user: hindered, password: hindered, permissions: { publish: { deny: [\"$JS.API.STREAM.PURGE.>\"] } } } ] }",
+    ));
+    let server = server.expect("a server");
+    let as_user =
+        |user| builder(&server.url()).user_and_password(user, user).request_timeout(Duration::from_secs(1));
+    let observer = Observer::with(as_user("admin")).await;
+    let hindered = every(4, as_user("hindered")).await;
+    let key = hindered.notes.key().clone();
+    let mut noted = vec!["0".to_owned()];
+    hindered.note("0").await;
+    assert_shows(&hindered, &noted).await;
+    let first = hindered.notes.covered().offset;
+    let raises = async {
+        while observer.floor(&key).await <= first {
+            let text = noted.len().to_string();
+            let position = hindered.note(text.clone()).await;
+            hindered.reaches(&position).await;
+            noted.push(text);
+        }
+    };
+    timeout(PATIENCE, raises).await.expect("a floor is recorded");
+    until(|| meter.count("via_compaction_failures_total", "notes") > 0).await;
+    server.kill();
+    server.restart().expect("started again");
+
+    let admin = every(4, as_user("admin")).await;
+    for pod in [&hindered, &admin] {
+        assert_shows(pod, &noted).await;
+    }
+    assert!(observer.floor(&key).await > first);
+    assert_eq!(observer.first_left(&key).await, Some(first), "nothing was dropped yet");
+    hindered.stop().await;
+    let last = admin.notes.covered().offset;
+    noted.extend(note_until_dropped(&admin, &observer, last).await);
+    assert_shows(&admin, &noted).await;
+    late_pod_shows(every(4, as_user("admin")).await, &noted).await;
+    admin.stop().await;
 }
