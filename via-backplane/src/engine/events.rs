@@ -219,6 +219,8 @@ impl<E, S> Events<E, S> {
         if !now.live || now.covered.offset < wanted.offset {
             return Standing::Behind;
         }
+        // Who has waited for a value reads it next: eviction passes it by once more.
+        self.projection.note_use();
         match self.family.recent.lock().get(wanted.offset) {
             Some(id) if id == wanted.id || !rules.compare_record_ids => Standing::Settled(Waited::Reached),
             Some(_) => Standing::Doubtful,

@@ -234,11 +234,16 @@ impl<S> Projection<S> {
 
     /// The value now; `None` if it is not loaded, or is being rebuilt.
     pub(crate) fn value(&self) -> Option<Arc<Published<S>>> {
+        self.note_use();
+        self.slot.lock().value.clone()
+    }
+
+    /// Notes that somebody reads the value.
+    pub(crate) fn note_use(&self) {
         // Read first: a value that is read all the time costs no write to what other threads read.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
-        self.slot.lock().value.clone()
     }
 
     /// The value now, without counting as a reader of it.
