@@ -28,8 +28,9 @@ async fn saving(url: &str) -> Pod {
 /// A pod that snapshots every so many records, and compacts soon after.
 async fn every(records: u64, connection: vianats::Builder) -> Pod {
     let backplane: Arc<dyn Backplane> = Arc::new(connection.connect().await.expect("connected"));
-    let builder = Engine::builder(backplane).with_snapshot_interval(records).snapshot_pause(Duration::ZERO);
-    let engine = builder.compaction_grace(GRACE).start();
+    let builder =
+        Engine::builder(backplane).with_snapshot_interval(records).with_snapshot_pause(Duration::ZERO);
+    let engine = builder.with_compaction_grace(GRACE).start();
     let notes = engine.events("notes").expect("a valid name");
     Pod { engine, notes }
 }
