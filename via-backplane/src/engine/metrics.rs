@@ -189,6 +189,12 @@ pub const CATALOGUE: &[Metric] = &[
         &["family"],
         "keys halted because no migration reads the snapshot that covers what was compacted",
     ),
+    Metric::new(
+        COMPACTION_CEILING,
+        Kind::Gauge,
+        &["family"],
+        "the offset below which this pod has announced that records may be dropped",
+    ),
     Metric::new(COMPACTED, Kind::Counter, &["family"], "times this pod has dropped a key's older records"),
     Metric::new(
         COMPACTION_FAILURES,
