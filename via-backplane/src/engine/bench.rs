@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::map_store::MapStore;
 use crate::{
@@ -23,7 +23,11 @@ pub(crate) struct Bench {
 
 /// What the pods of one bench share.
 #[derive(Default)]
-pub(crate) struct Log(Mutex<Held>);
+pub(crate) struct Log {
+    held: Mutex<Held>,
+    /// Something was compacted.
+    dropped: Notify,
+}
 
 #[derive(Default, Clone)]
 struct Held {
@@ -38,33 +42,44 @@ struct Held {
 
 impl Log {
     pub(crate) fn set_head(&self, offset: u64) {
-        self.0.lock().head = offset;
+        self.held.lock().head = offset;
     }
 
     /// Another epoch, with this head and without floors.
     pub(crate) fn recreate(&self, epoch: u128, head: u64) {
-        *self.0.lock() = Held { epoch, head, ..Held::default() };
+        *self.held.lock() = Held { epoch, head, ..Held::default() };
     }
 
     pub(crate) fn set_floor(&self, key: &Key, floor: u64) {
-        self.0.lock().floors.insert(key.clone(), Offset(floor));
+        self.held.lock().floors.insert(key.clone(), Offset(floor));
     }
 
     pub(crate) fn compacted(&self) -> Vec<(Key, Offset)> {
-        self.0.lock().compacted.clone()
+        self.held.lock().compacted.clone()
+    }
+
+    /// Waits until so many compactions have taken place.
+    pub(crate) async fn until_compacted(&self, count: usize) {
+        loop {
+            let dropped = self.dropped.notified();
+            if self.held.lock().compacted.len() >= count {
+                return;
+            }
+            dropped.await;
+        }
     }
 
     /// Lets every compaction of a key fail, until `None`.
     pub(crate) fn fail(&self, keys: &[Key]) {
-        self.0.lock().failing = keys.to_vec();
+        self.held.lock().failing = keys.to_vec();
     }
 
     pub(crate) fn close(&self) {
-        self.0.lock().closed = true;
+        self.held.lock().closed = true;
     }
 
     fn look<T>(&self, look: impl FnOnce(&mut Held) -> T) -> Result<T, BackendError> {
-        let mut held = self.0.lock();
+        let mut held = self.held.lock();
         if held.closed { Err(BackendError::closed()) } else { Ok(look(&mut held)) }
     }
 }
@@ -192,6 +207,7 @@ impl Compactor for Bench {
                 let floor = held.floors.entry(key.clone()).or_default();
                 *floor = before.min(Offset(held.head)).max(*floor);
                 held.compacted.push((key.clone(), before));
+                self.log.dropped.notify_waiters();
                 Ok(*floor)
             })?
         })

@@ -80,7 +80,8 @@ pub(super) async fn has_an_order<S: FoldState, V: AsRef<S> + Send + 'static>(
     core.copy("compare a state".to_owned(), look).await
 }
 
-fn bytes_of<S: FoldState>(state: &S) -> Result<Bytes, EncodeError> {
+/// A state as snapshots have it.
+pub(super) fn bytes_of<S: FoldState>(state: &S) -> Result<Bytes, EncodeError> {
     let mut bytes = Vec::new();
     MessagePack::encode(state, &mut bytes)?;
     Ok(bytes.into())
@@ -94,7 +95,8 @@ pub(super) async fn is_comparable<S: FoldState>(core: &Core, bytes: Bytes) -> Re
     core.copy("compare a state".to_owned(), move || is_canonical::<S>(&bytes)).await
 }
 
-fn is_canonical<S: FoldState>(bytes: &[u8]) -> bool {
+/// Whether equal states of this type are written as equal bytes, as far as this one shows.
+pub(super) fn is_canonical<S: FoldState>(bytes: &[u8]) -> bool {
     let again = |_| {
         let state: Result<S, _> = MessagePack::decode(bytes);
         state.is_ok_and(|state| bytes_of(&state).is_ok_and(|again| again == bytes))

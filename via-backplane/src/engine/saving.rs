@@ -86,7 +86,7 @@ impl Saving {
         Self { since: folded, known, findings, ..Self::default() }
     }
 
-    /// A record was skipped. Answers nothing is to be saved from now on.
+    /// A record was skipped: nothing is to be saved from now on.
     pub(super) fn skip(&mut self, offset: Offset) {
         if self.skipped.len() == MAX_SKIPPED {
             self.skipped_too_many = true;
@@ -232,9 +232,8 @@ where
         displaces: plan.displaces,
     };
     match snapshots.write(&draft).await {
-        Ok(Outcome::Written { bytes, .. }) => {
-            let before = needless(core, key, covered).await;
-            Ok(Saved::Written { head: key_head.offset, bytes, before })
+        Ok(Outcome::Written { bytes, previous, .. }) => {
+            Ok(Saved::Written { head: key_head.offset, bytes, before: needless(previous, covered) })
         }
         Ok(Outcome::Superseded { by }) => {
             let is_same_place = by.key_head == key_head && by.state == draft.state;
@@ -265,14 +264,10 @@ where
     }
 }
 
-/// Below what a key's records are needed no more, now that it has a new snapshot.
-async fn needless(core: &Core, key: &Key, covered: Cursor) -> Option<Head> {
-    let held = core.snapshots(key).manifest().await.ok()??;
-    let keeps_previous = core.ambient.rules().keep_previous;
-    let kept = if keeps_previous { held.value.previous()? } else { held.value.current()? };
-    let previous = kept.header().covered;
-    let before = Offset(previous.offset.0.saturating_add(1));
-    (previous.epoch == covered.epoch).then_some(Head { epoch: covered.epoch, offset: before })
+/// Below what a key's records are needed no more, where the snapshot before the new one is of the same log.
+fn needless(previous: Option<Cursor>, covered: Cursor) -> Option<Head> {
+    let previous = previous.filter(|previous| previous.epoch == covered.epoch)?;
+    Some(Head { epoch: covered.epoch, offset: Offset(previous.offset.0.saturating_add(1)) })
 }
 
 /// Compares a snapshot of somebody else with this pod's value, where they are of the same record.

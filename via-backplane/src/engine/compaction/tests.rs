@@ -102,13 +102,8 @@ impl Stage {
 
     /// Returns once so many compactions took place, and says after how long.
     async fn until_compacted(&self, count: usize) -> Duration {
-        let all = async {
-            while self.compacted().len() < count {
-                sleep(Duration::from_millis(100)).await;
-            }
-        };
         let patience = Duration::from_secs(3_600);
-        let outcome = tokio::time::timeout(patience, all).await;
+        let outcome = tokio::time::timeout(patience, self.bench.log.until_compacted(count)).await;
         assert!(outcome.is_ok(), "{:?} after {patience:?}", self.compacted());
         self.started.elapsed()
     }

@@ -64,7 +64,7 @@ impl Pod {
     /// Writes what must be written.
     async fn written(&self, draft: &Draft) -> Generation {
         match self.write(draft).await.expect("an outcome") {
-            Outcome::Written { generation, bytes } => {
+            Outcome::Written { generation, bytes, .. } => {
                 assert_eq!(bytes, draft.bytes.len());
                 generation
             }

@@ -38,8 +38,8 @@ pub(crate) struct Draft {
 /// What became of a draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It is the current snapshot, or was.
-    Written { generation: Generation, bytes: usize },
+    /// It is the current snapshot, or was; the one before it is complete up to `previous`.
+    Written { generation: Generation, bytes: usize, previous: Option<Cursor> },
     /// There is one that covers as much.
     Superseded { by: Header },
     /// The current one is of another epoch. Ask the log which epoch is its own; if it is the draft's, this generation is refuted.
@@ -211,10 +211,11 @@ impl Snapshots<'_> {
     async fn finish(&self, committed: Held<Manifest>) -> Result<Outcome, WriteError> {
         let written = committed.value.current().expect("it was committed as current");
         let (generation, bytes) = (written.generation(), written.header.len as usize);
+        let previous = committed.value.previous().map(|previous| previous.header().covered);
         self.read_back(written, committed.rev).await?;
         // What is left of them, the next writer deletes.
         self.delete_chunks(&committed.value.retired).await.ok();
-        Ok(Outcome::Written { generation, bytes })
+        Ok(Outcome::Written { generation, bytes, previous })
     }
 
     async fn read_back(&self, written: &Snapshot, rev: Rev) -> Result<(), WriteError> {

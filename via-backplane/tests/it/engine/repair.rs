@@ -1,8 +1,11 @@
 //! Values that are folded anew, and compared with what they should be.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use ::metrics::set_default_local_recorder;
@@ -199,6 +202,44 @@ async fn a_sound_fold_is_verified_without_a_word() {
     assert_eq!(*here.loaded().await, lines(0..45));
     assert_eq!(meter.count("via_fold_divergence_total{family=notes}"), 0);
     stop(&engine).await;
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(name = "test.tallied")]
+struct Tallied(String);
+
+/// A state that is written in another order by each process, and by each copy.
+type Tallies = HashMap<String, u64>;
+
+impl Fold<Tallies> for Tallied {
+    fn fold(self, tallies: &mut Tallies, _at: &Recorded) {
+        *tallies.entry(self.0).or_default() += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_state_without_an_order_of_its_own_is_never_called_diverged() {
+    let meter = Meter::default();
+    let _here = set_default_local_recorder(&meter);
+    let memory = InMemory::new();
+    let engines = [saving(&memory).with_fold_verify().start(), saving(&memory).with_fold_verify().start()];
+    let tallies = |engine: &Engine| engine.events::<Tallied, Tallies>("notes").expect("a valid declaration");
+    let [here, there] = [tallies(&engines[0]), tallies(&engines[1])];
+    there.loaded().await;
+    for n in 0..60 {
+        let position = here.append(Tallied((n % 20).to_string())).await.expect("memory takes every append");
+        for pod in [&here, &there] {
+            assert_eq!(pod.wait_for(&position, PATIENCE).await, Waited::Reached);
+        }
+    }
+    written(&meter, 1).await;
+    assert_eq!(meter.count("via_fold_divergence_total{family=notes}"), 0);
+    assert_eq!(*here.loaded().await, *there.loaded().await);
+    let refused = engines[0].verify(here.key()).await.expect_err("digests of it say nothing");
+    assert!(matches!(refused, VerifyError::Unordered), "{refused:?}");
+    for engine in &engines {
+        stop(engine).await;
+    }
 }
 
 #[tokio::test]
