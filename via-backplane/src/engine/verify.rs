@@ -10,11 +10,14 @@ use super::{
     losses::as_backend,
     notes::{self, Note},
     past::{self, FoldedFrom},
-    projection::{Halt, Published},
+    projection::{Halt, HaltReason, Published},
     refold,
     supervisor::{JobError, OnStop},
 };
 use crate::{BackendError, EncodeError, Epoch, Event, Fold, FoldState, Key, Offset, Retry};
+
+/// How often a comparison begins again because compaction overtook it.
+const MAX_OVERTAKEN: usize = 8;
 
 /// What comparing a key came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +119,7 @@ impl std::convert::From<JobError> for VerifyError {
     fn from(error: JobError) -> Self {
         match error {
             JobError::Panicked(message) => {
-                let reason = super::projection::HaltReason::Panicked { message };
+                let reason = HaltReason::Panicked { message };
                 Self::Halted { halt: Halt { at: Offset::BEGIN, reason } }
             }
             JobError::Stopped => Self::Stopped,
@@ -151,11 +154,31 @@ struct Claim {
     digest: Digest,
 }
 
+/// As [`Engine::verify`]. Begins again where compaction drops what it compares with meanwhile.
 pub(super) async fn verify<E, S>(
     core: Core,
     family: Arc<Family<E, S>>,
     key: Key,
 ) -> Result<Verified, VerifyError>
+where
+    E: Event + Fold<S>,
+    S: FoldState,
+{
+    let mut overtaken = 0;
+    loop {
+        let outcome = verify_once(core.clone(), family.clone(), key.clone()).await;
+        let is_overtaken = matches!(
+            &outcome,
+            Err(VerifyError::Halted { halt }) if matches!(halt.reason, HaltReason::Compacted { .. })
+        );
+        overtaken += 1;
+        if !is_overtaken || overtaken == MAX_OVERTAKEN {
+            return outcome;
+        }
+    }
+}
+
+async fn verify_once<E, S>(core: Core, family: Arc<Family<E, S>>, key: Key) -> Result<Verified, VerifyError>
 where
     E: Event + Fold<S>,
     S: FoldState,
