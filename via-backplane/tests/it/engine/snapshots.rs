@@ -34,6 +34,17 @@ async fn manifests(memory: &InMemory) -> Vec<CellKey> {
     unreachable!("a watch of the present ends it")
 }
 
+/// Waits until some key has a manifest.
+async fn until_saved(memory: &InMemory) {
+    use futures_util::StreamExt as _;
+
+    let below = CellSelector::Below(CellKey::new(["via", "snapshots"]).expect("a valid path"));
+    let watch = memory.store().watch(&below).await.expect("memory watches");
+    let put = watch.filter(|change| std::future::ready(matches!(change, Ok(Change::Put { .. }))));
+    let saved = std::pin::pin!(put).next().await;
+    assert!(saved.is_some(), "the watch goes on");
+}
+
 /// Waits until this many snapshots were written here.
 pub(super) async fn written(meter: &Meter, snapshots: u64) {
     let reached = async {
@@ -165,6 +176,34 @@ async fn a_snapshot_of_another_log_is_not_used() {
     let wanted: Vec<_> = lines(0..2).into_iter().chain("abcdefgh".chars().map(String::from)).collect();
     assert_eq!(*again.loaded().await, wanted);
     stop(&engine).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_snapshot_of_another_log_claims_to_cover_is_not_believed() {
+    let memory = InMemory::builder().silent_compaction().build();
+    let engine = saving(&memory).with_snapshot_pause(Duration::from_secs(1)).start();
+    let early = notes(&engine);
+    note_all(&early, 0..4).await;
+    let copy = memory.copy_log(early.key().family());
+    // The family goes on before the snapshot is written, so it is complete up to a record of another key.
+    let sibling = early.instance("sibling").expect("a valid name");
+    note_all(&sibling, 0..3).await;
+    until_saved(&memory).await;
+    stop(&engine).await;
+
+    // The log is put back, and holds records of the key where the snapshot knows of none.
+    memory.restore_log(&copy);
+    let engine = start(&memory);
+    let here = notes(&engine);
+    note_all(&here, 4..10).await;
+    let seventh = Offset(7);
+    memory.compactor().expect("memory compacts").compact(here.key(), seventh).await.expect("memory compacts");
+    let late = start(&memory);
+    let halt = halted(&notes(&late)).await;
+    assert_eq!(halt.reason, HaltReason::Compacted { floor: seventh });
+    assert!(notes(&late).read().is_none(), "records are gone that the snapshot has not");
+    stop(&engine).await;
+    stop(&late).await;
 }
 
 #[tokio::test]
