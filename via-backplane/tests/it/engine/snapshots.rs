@@ -402,7 +402,7 @@ async fn a_deploy_that_is_rolled_back_finds_the_snapshot_it_can_read() {
     stop(&engine).await;
     let engine = start(&memory);
     let total = engine.events::<first::Counted, first::Total>("notes").expect("a valid declaration");
-    assert_eq!(total.loaded().await.0, 55 + 2 * 210);
+    until(&total, |total| total.0 == 55 + 2 * 210).await;
     stop(&engine).await;
 }
 
