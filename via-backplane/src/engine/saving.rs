@@ -233,7 +233,8 @@ where
     };
     match snapshots.write(&draft).await {
         Ok(Outcome::Written { bytes, previous, .. }) => {
-            Ok(Saved::Written { head: key_head.offset, bytes, before: needless(previous, covered) })
+            let kept = if core.ambient.rules().keep_previous { previous } else { Some(covered) };
+            Ok(Saved::Written { head: key_head.offset, bytes, before: needless(kept, covered) })
         }
         Ok(Outcome::Superseded { by }) => {
             let is_same_place = by.key_head == key_head && by.state == draft.state;
@@ -264,10 +265,10 @@ where
     }
 }
 
-/// Below what a key's records are needed no more, where the snapshot before the new one is of the same log.
-fn needless(previous: Option<Cursor>, covered: Cursor) -> Option<Head> {
-    let previous = previous.filter(|previous| previous.epoch == covered.epoch)?;
-    Some(Head { epoch: covered.epoch, offset: Offset(previous.offset.0.saturating_add(1)) })
+/// Below what a key's records are needed no more, where the snapshot that is kept beside the new one is of the same log.
+fn needless(kept: Option<Cursor>, covered: Cursor) -> Option<Head> {
+    let kept = kept.filter(|kept| kept.epoch == covered.epoch)?;
+    Some(Head { epoch: covered.epoch, offset: Offset(kept.offset.0.saturating_add(1)) })
 }
 
 /// Compares a snapshot of somebody else with this pod's value, where they are of the same record.
