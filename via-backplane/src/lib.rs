@@ -41,8 +41,8 @@ pub use engine::{
     AcceptLossError, AppendFailed, AppendOptions, AtError, Builder, Cell, Changes, Clock, DecideError,
     DecideOptions, Digest, Engine, Entropy, Events, Fault, FoldedFrom, Halt, HaltReason, Health, JobError,
     Monotonic, OnError, OnStop, Parted, Party, Past, Pin, PinError, Rebuilt, RefoldError, Refolded,
-    RegisterError, Status, Stop, Supervisor, Undecodable, UpdateError, Verified, VerifyError, View, Waited,
-    internal_cell, metrics,
+    RegisterError, Sampled, Status, Stop, Supervisor, Undecodable, UpdateError, Verified, VerifyError, View,
+    Waited, internal_cell, metrics,
 };
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry, TooLarge};

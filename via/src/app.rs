@@ -77,6 +77,7 @@ struct Upkeep {
     resident_instances: Option<usize>,
     rollback_window: Option<Duration>,
     fold_verify: bool,
+    fold_digests: Option<u64>,
     keep_history: bool,
 }
 
@@ -91,6 +92,9 @@ impl Upkeep {
         }
         if let Some(window) = self.rollback_window {
             engine = engine.with_rollback_window(window);
+        }
+        if let Some(one_in) = self.fold_digests {
+            engine = engine.with_fold_digests(one_in);
         }
         if self.fold_verify {
             engine = engine.with_fold_verify();
@@ -203,6 +207,13 @@ impl App {
     /// Folds each event twice and compares what comes of it, to find a fold that depends on more than its events.
     pub fn with_fold_verify(mut self) -> Self {
         self.upkeep.fold_verify = true;
+        self
+    }
+
+    /// Takes a digest of each state after one in so many of its events, the same ones on every pod, so that pods can be compared;
+    /// `via_fold_digest` shows them.
+    pub fn with_fold_digests(mut self, one_in: u64) -> Self {
+        self.upkeep.fold_digests = Some(one_in);
         self
     }
 

@@ -133,7 +133,7 @@ impl<T> Cell<T> {
     #[must_use]
     pub fn read(&self) -> Option<View<T>> {
         let value = self.local.slot.lock().value.clone()?;
-        Some(View::new(value, Epoch::default()))
+        Some(View::new(value, Epoch::default(), crate::Offset::BEGIN))
     }
 
     /// Tells when the value changes or becomes loaded.

@@ -10,7 +10,7 @@ use super::{
     projection::{Halt, View},
     retry::Delays,
 };
-use crate::{AppendId, BackendError, Event, Fold, Head, Position, Retry, Selector, TraceContext};
+use crate::{AppendId, BackendError, Event, Fold, Head, Offset, Position, Retry, Selector, TraceContext};
 
 /// Lost races after which a decision gives up.
 const MAX_ATTEMPTS: usize = 32;
@@ -45,6 +45,13 @@ pub enum DecideError<R> {
     /// The key is halted on this pod, so its state is not the one to decide on.
     #[error("the key is halted on this pod: {}", .0.reason)]
     Halted(Halt),
+    /// This pod's value lacks a record that it cannot decode, so it is not the one to decide on: deploy a binary that decodes the record,
+    /// or [accept its loss](super::Engine::accept_loss).
+    #[error("this pod cannot decode the key's record at {at}, so its state is not the one to decide on")]
+    Incomplete {
+        /// The first such record; [`Offset::BEGIN`] if there are more than are told apart.
+        at: Offset,
+    },
     /// This pod did not fold the record that won a race, or a log that was recreated, in time; nothing was appended.
     #[error("this pod lags behind the key's head")]
     Lagging,
@@ -61,7 +68,7 @@ impl<R> DecideError<R> {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Rejected(_) | Self::Halted(_) => Retry::Never,
+            Self::Rejected(_) | Self::Halted(_) | Self::Incomplete { .. } => Retry::Never,
             Self::Contended | Self::Lagging => Retry::Safe,
             Self::Append(error) => error.retry(),
             Self::Backend(error) => error.retry(),
@@ -157,7 +164,9 @@ where
                     return Err(DecideError::Halted(halt));
                 }
                 if let Some(view) = self.read() {
-                    return Ok(view);
+                    // Looked at after the value, which lacks it.
+                    let lacks = self.projection.lacks();
+                    return lacks.map_or(Ok(view), |at| Err(DecideError::Incomplete { at }));
                 }
                 changes.changed().await;
             }

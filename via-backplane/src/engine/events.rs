@@ -11,6 +11,7 @@ use super::{
     family::{Family, Progress},
     projection::{Halt, Projection, View},
     retry::Delays,
+    sampling::Sampled,
 };
 use crate::{
     Cursor, Entries, Entry, Epoch, Event, Fold, InvalidKey, Key, Offset, Position, ReadRange, RecordId,
@@ -97,8 +98,8 @@ impl<E, S> Events<E, S> {
     pub fn read(&self) -> Option<View<S>> {
         // Read before the value: a value without a record must not claim a newer log than the one it was read under.
         let epoch = self.family.progress.borrow().covered.epoch;
-        match self.projection.value() {
-            Some(value) => Some(View::new(value, epoch)),
+        match self.projection.read() {
+            Some((value, passed)) => Some(View::new(value, epoch, passed)),
             None => {
                 self.family.want(&self.projection);
                 None
@@ -141,6 +142,13 @@ impl<E, S> Events<E, S> {
             None if self.projection.is_wanted() && self.family.is_live() => Status::CatchingUp,
             None => Status::Cold,
         }
+    }
+
+    /// The last digest this pod took of this key's value; `None` if it took none since the value was loaded, as when
+    /// [`with_fold_digests`](super::Builder::with_fold_digests) is off.
+    #[must_use]
+    pub fn digest(&self) -> Option<Sampled> {
+        self.projection.sampled()
     }
 
     /// Sets how many records of a key of this family are folded between two snapshots of it, for all handles of this pod.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rapidhash::fast::RandomState;
 use tokio::sync::oneshot;
 
-use super::{projection::Copies, refold::Answer, saving::Saving, shadow::Shadow};
+use super::{projection::Copies, refold::Answer, sampling::Sampling, saving::Saving, shadow::Shadow};
 use crate::{Key, Offset, OwnedRecord, Stored};
 
 /// Records that may be kept for one key while it is being loaded; beyond that its load goes another round.
@@ -49,6 +49,7 @@ pub(super) struct Keyed<S> {
     /// A copy is being made off the fold path.
     pub(super) copying: bool,
     pub(super) saving: Saving,
+    pub(super) sampling: Sampling,
     /// Whether the losses it has skipped are accepted meanwhile is asked again before long.
     pub(super) is_reviewed: bool,
     /// Its value is being computed anew.
@@ -187,6 +188,7 @@ impl<S> Keyed<S> {
             halted: false,
             copying: false,
             saving: Saving::default(),
+            sampling: Sampling::default(),
             is_reviewed: false,
             refolding: None,
             shadow: None,

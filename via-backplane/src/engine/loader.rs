@@ -61,6 +61,12 @@ pub(super) enum Origin {
 }
 
 impl<S> Loaded<S> {
+    /// The last record that folds to nothing because its loss was accepted.
+    pub(super) fn passed(&self) -> Offset {
+        let passed = self.accepted.iter().rfind(|offset| **offset <= self.complete_to);
+        passed.copied().unwrap_or_default()
+    }
+
     fn begin(value: Published<S>, epoch: Epoch, origin: Origin) -> Self {
         Self {
             value: Some(value),

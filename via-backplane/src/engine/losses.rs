@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tokio::sync::oneshot;
+
 use super::{
     Engine,
     decode::{Problem, decode},
@@ -129,8 +131,10 @@ impl Engine {
             return Err(refused);
         }
         tracing::warn!(%key, %offset, "the loss of a record was accepted");
+        let (reply, learned) = oneshot::channel();
         // A projector that is no more has nothing to learn.
-        family.orders().send(Order::Accepted { key: key.clone(), offset }).await.ok();
+        family.orders().send(Order::Accepted { key: key.clone(), offset, reply }).await.ok();
+        learned.await.ok();
         Ok(())
     }
 }
@@ -147,7 +151,7 @@ fn refusal(key: &Key, offset: Offset, error: ChangeError<Refused>) -> AcceptLoss
     }
 }
 
-fn contended() -> BackendError {
+pub(super) fn contended() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "others kept writing a cell of the engine")
 }
 

@@ -5,7 +5,7 @@ use metrics::{
     histogram,
 };
 
-use super::projection::HaltReason;
+use super::{projection::HaltReason, sampling::Sampled};
 use crate::Family;
 
 pub(crate) const FOLD_OFFSET: &str = "via_fold_offset";
@@ -22,6 +22,8 @@ pub(crate) const EVENTS_EPOCH_RESET: &str = "via_events_epoch_reset_total";
 pub(crate) const EVENTS_COMPACTION_RESEED: &str = "via_events_compaction_reseed_total";
 pub(crate) const EVENTS_COMPACTION_GAP_HALT: &str = "via_events_compaction_gap_halt_total";
 pub(crate) const FOLD_DIVERGENCE: &str = "via_fold_divergence_total";
+pub(crate) const FOLD_DIGEST: &str = "via_fold_digest";
+pub(crate) const FOLD_DIGEST_OFFSET: &str = "via_fold_digest_offset";
 pub(crate) const SNAPSHOT_WRITTEN: &str = "via_snapshot_written_total";
 pub(crate) const SNAPSHOT_BYTES: &str = "via_snapshot_bytes";
 pub(crate) const SNAPSHOT_AGE: &str = "via_snapshot_age_seconds";
@@ -162,6 +164,18 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Counter,
         &["family"],
         "times this pod's value was not what another fold of the same records gave",
+    ),
+    Metric::new(
+        FOLD_DIGEST,
+        Kind::Gauge,
+        &["family"],
+        "the first 48 bits of the last sampled digest of the family's plain key; only where digests are on",
+    ),
+    Metric::new(
+        FOLD_DIGEST_OFFSET,
+        Kind::Gauge,
+        &["family"],
+        "the record that the last sampled digest of the family's plain key was taken after",
     ),
     Metric::new(SNAPSHOT_WRITTEN, Kind::Counter, &["family"], "snapshots this pod has written"),
     Metric::new(SNAPSHOT_BYTES, Kind::Gauge, &["family"], "size of the last snapshot this pod has written"),
@@ -304,6 +318,14 @@ impl OfFamily {
             unbridgeable: counter!(SNAPSHOT_UNBRIDGEABLE, "family" => label.clone()),
             label,
         }
+    }
+
+    /// Shows a digest of the family's plain key. Looked up each time: only where digests are on are there any.
+    pub(crate) fn show_digest(&self, sampled: &Sampled) {
+        // Whole in the 53 bits of a gauge, and the first twelve digits of what the digest is printed as.
+        let first = sampled.digest.as_bytes()[..6].iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+        gauge!(FOLD_DIGEST, "family" => self.label.clone()).set(first as f64);
+        gauge!(FOLD_DIGEST_OFFSET, "family" => self.label.clone()).set(sampled.at.offset.0 as f64);
     }
 
     /// How many keys are halted for this reason.

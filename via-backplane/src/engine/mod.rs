@@ -37,6 +37,7 @@ mod reach;
 mod refold;
 mod registry;
 mod retry;
+mod sampling;
 mod saving;
 mod settings;
 mod shadow;
@@ -46,7 +47,7 @@ mod tail;
 mod verify;
 mod write;
 
-use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU64, ops::Deref, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -66,6 +67,7 @@ pub use pins::{Pin, PinError, Rebuilt};
 pub use projection::{Halt, HaltReason, View};
 pub use refold::{RefoldError, Refolded};
 pub use registry::RegisterError;
+pub use sampling::Sampled;
 use settings::Settings;
 pub use supervisor::{Fault, JobError, OnError, OnStop, Stop, Supervisor};
 pub use verify::{Parted, Party, Verified, VerifyError};
@@ -234,6 +236,16 @@ impl Builder {
         self
     }
 
+    /// Takes a digest of a key's value after one in so many of its records, so that pods can be compared while they run.
+    ///
+    /// The records are chosen by their ids, so pods choose the same ones. [`Events::digest`] answers the last of a key; of a family's
+    /// plain field, `via_fold_digest` and `via_fold_digest_offset` show it. A state is written down for it, beside the fold: one
+    /// that is larger than a kilobyte for each event is sampled less often than asked for. Off unless set; at most every record.
+    pub fn with_fold_digests(mut self, one_in: u64) -> Self {
+        self.settings.fold_digests = NonZeroU64::new(one_in.max(1));
+        self
+    }
+
     /// Switches protocol rules off, to show that they are needed.
     #[cfg(feature = "testing")]
     pub fn rules(mut self, rules: Rules) -> Self {
@@ -309,7 +321,7 @@ impl Engine {
             let projector = projector::Projector::new(self.core.clone(), family.clone());
             self.core
                 .supervisor
-                .spawn(format!("projector {}", family.name), OnStop::Abort, |_| projector.run());
+                .spawn(format!("projector {}", family.name), OnStop::Drain, |stop| projector.run(stop));
         }
         let projection = family.projection(&Key::of(&family.name));
         // A pod is ready when its plain fields are; instances are loaded when somebody reads them.
@@ -369,7 +381,8 @@ impl Engine {
         health
     }
 
-    /// Ends every task and closes the backplane. Idempotent.
+    /// Writes the snapshots that are due, ends every task and closes the backplane; what is not done when the grace period is over
+    /// is dropped. Idempotent.
     ///
     /// # Errors
     /// The first [`Fault`] of a task whose failure stops everything.

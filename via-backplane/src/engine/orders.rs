@@ -10,8 +10,8 @@ const MAX_ORDERS: usize = 64;
 
 /// One thing a projector is told, or asked to do.
 pub(super) enum Order {
-    /// The loss of a record of this key was accepted.
-    Accepted { key: Key, offset: Offset },
+    /// The loss of a record of this key was accepted; answered once this pod goes by that.
+    Accepted { key: Key, offset: Offset, reply: oneshot::Sender<()> },
     /// This key's value is to be computed anew.
     Refold { key: Key, reply: oneshot::Sender<Answer> },
 }

@@ -23,6 +23,7 @@ use super::{
     changes::Changes,
     decode::Decoded,
     missed::{Lag, Load, Missed, Share},
+    sampling::Sampled,
     supervisor,
 };
 use crate::{Batch, Cursor, Epoch, Event, Fold, Head, Key, Offset, Stored};
@@ -38,6 +39,8 @@ pub struct View<S> {
     value: Arc<Published<S>>,
     /// The epoch the value is of as long as its key has no record.
     epoch: Epoch,
+    /// The last record that folds to nothing because its loss was accepted.
+    passed: Offset,
 }
 
 /// A value with where it stands.
@@ -59,8 +62,8 @@ impl<S: Default> Published<S> {
 
 impl<S> View<S> {
     /// A view of a value that was read after its log was known to be of `epoch`.
-    pub(crate) fn new(value: Arc<Published<S>>, epoch: Epoch) -> Self {
-        Self { value, epoch }
+    pub(crate) fn new(value: Arc<Published<S>>, epoch: Epoch, passed: Offset) -> Self {
+        Self { value, epoch, passed }
     }
 
     /// Rises whenever the value changes on this pod: what [`Changes::above`] compares with.
@@ -69,18 +72,20 @@ impl<S> View<S> {
         self.value.version
     }
 
-    /// The key's last record that is folded into this value, [`Offset::BEGIN`] if it had none: what an append that
-    /// rests on this value [expects](super::AppendOptions::expect_head).
+    /// The key's last record that is folded into this value, or whose loss was accepted, [`Offset::BEGIN`] if it had none: what an
+    /// append that rests on this value [expects](super::AppendOptions::expect_head).
     ///
     /// A cell has no log: the view of its value answers a head that no log ever has.
     #[must_use]
     pub fn key_head(&self) -> Head {
-        match self.value.key_head {
+        let mut head = match self.value.key_head {
             // Nothing was folded, so the value is right for every log without a record of this key. Whether the
             // present one is such a log is for the expectation to find out.
             Cursor { offset: Offset::BEGIN, .. } => Head { epoch: self.epoch, offset: Offset::BEGIN },
             cursor => cursor.head(),
-        }
+        };
+        head.offset = head.offset.max(self.passed);
+        head
     }
 }
 
@@ -94,7 +99,7 @@ impl<S> Deref for View<S> {
 
 impl<S> Clone for View<S> {
     fn clone(&self) -> Self {
-        Self { value: self.value.clone(), epoch: self.epoch }
+        Self { value: self.value.clone(), epoch: self.epoch, passed: self.passed }
     }
 }
 
@@ -207,6 +212,8 @@ pub(crate) struct Projection<S> {
     wanted: AtomicBool,
     /// Somebody read the value since the last time eviction came by.
     used: AtomicBool,
+    /// The last digest that was taken of the value, where digests are on. Boxed, because mostly there is none.
+    sampled: Mutex<Option<Box<Sampled>>>,
     /// One `decide` at a time per pod and key.
     pub(crate) deciding: tokio::sync::Mutex<()>,
 }
@@ -217,6 +224,10 @@ struct Slot<S> {
     /// A value is being folded anew, up to the record before a halt; what is shown until then may be older.
     is_rebuilding: bool,
     halt: Option<Halt>,
+    /// The first record that the value lacks because it does not decode.
+    lacks: Option<Offset>,
+    /// The last record it lacks for good, because its loss was accepted.
+    passed: Offset,
 }
 
 impl<S> Projection<S> {
@@ -224,18 +235,32 @@ impl<S> Projection<S> {
     pub(crate) fn new(key: Key, halt: Option<Halt>) -> Self {
         Self {
             key,
-            slot: Mutex::new(Slot { value: None, is_rebuilding: false, halt }),
+            slot: Mutex::new(Slot {
+                value: None,
+                is_rebuilding: false,
+                halt,
+                lacks: None,
+                passed: Offset::BEGIN,
+            }),
             version: watch::Sender::new(0),
             wanted: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            sampled: Mutex::new(None),
             deciding: tokio::sync::Mutex::new(()),
         }
     }
 
-    /// The value now; `None` if it is not loaded, or is being rebuilt.
-    pub(crate) fn value(&self) -> Option<Arc<Published<S>>> {
+    /// The value now, and the last record it lacks for good; `None` if it is not loaded, or is being rebuilt.
+    pub(crate) fn read(&self) -> Option<(Arc<Published<S>>, Offset)> {
         self.note_use();
-        self.slot.lock().value.clone()
+        let slot = self.slot.lock();
+        Some((slot.value.clone()?, slot.passed))
+    }
+
+    /// The first record that the value lacks because this pod cannot decode it. A value that was read before has no record
+    /// after it unless this says so.
+    pub(crate) fn lacks(&self) -> Option<Offset> {
+        self.slot.lock().lacks
     }
 
     /// Notes that somebody reads the value.
@@ -270,9 +295,19 @@ impl<S> Projection<S> {
         // Wanted again only by those who find nothing, so the value goes first.
         let mut slot = self.slot.lock();
         (slot.value, slot.is_rebuilding) = (None, false);
+        (slot.lacks, slot.passed) = (None, Offset::BEGIN);
         let halt = slot.halt.take();
+        *self.sampled.lock() = None;
         self.wanted.store(false, Ordering::Relaxed);
         halt
+    }
+
+    pub(crate) fn sampled(&self) -> Option<Sampled> {
+        self.sampled.lock().as_deref().copied()
+    }
+
+    pub(crate) fn note_sampled(&self, sampled: Sampled) {
+        *self.sampled.lock() = Some(Box::new(sampled));
     }
 
     /// Whether readers do not see yet what was folded.
@@ -506,7 +541,13 @@ impl<S> Copies<S> {
     }
 
     /// Shows a value that was loaded or folded anew, if there is one, and forgets every other copy; answers how much no longer waits.
-    pub(crate) fn replace(&mut self, value: Option<Published<S>>, halt: Option<Halt>) -> Load {
+    /// Losses that were accepted are `passed`.
+    pub(crate) fn replace(
+        &mut self,
+        value: Option<Published<S>>,
+        halt: Option<Halt>,
+        passed: Offset,
+    ) -> Load {
         self.spare = None;
         let waited = std::mem::take(&mut self.waiting);
         self.version += 1;
@@ -517,6 +558,7 @@ impl<S> Copies<S> {
         }
         slot.is_rebuilding = false;
         slot.halt = halt;
+        (slot.lacks, slot.passed) = (None, passed);
         waited.load()
     }
 
@@ -538,6 +580,17 @@ impl<S> Copies<S> {
     /// Tells readers that there is something new.
     pub(crate) fn announce(&self) {
         self.shared.version.send_replace(self.version);
+    }
+
+    /// Says which record the value lacks, if any, before it shows one that comes after.
+    pub(crate) fn lack(&self, first: Option<Offset>) {
+        self.shared.slot.lock().lacks = first;
+    }
+
+    /// A record that the value lacks is lost for good.
+    pub(crate) fn pass(&self, offset: Offset) {
+        let mut slot = self.shared.slot.lock();
+        slot.passed = slot.passed.max(offset);
     }
 
     /// Folds no further.

@@ -6,6 +6,7 @@
 mod holes;
 mod loading;
 mod refolds;
+mod samples;
 mod saves;
 mod shadows;
 mod taking;
@@ -24,6 +25,7 @@ use super::{
     momentum::Momentum,
     orders::{Inbox, Order},
     projection::{Halt, HaltReason},
+    supervisor::Stop,
     tail::Tail,
 };
 use crate::{
@@ -62,6 +64,7 @@ pub(super) struct Projector<E, S> {
     queue: loading::Queue<S>,
     /// Snapshots that are due.
     saves: saves::Saves,
+    samples: samples::Samples,
     /// Below what a hole may hide dropped records.
     ceiling: CeilingWatch,
     /// What is asked of this projector.
@@ -118,6 +121,7 @@ where
             jobs: FuturesUnordered::new(),
             queue: loading::Queue::default(),
             saves: saves::Saves::default(),
+            samples: samples::Samples::new(core.settings.fold_digests),
             hand: 0,
             decoding: None,
             events: Vec::new(),
@@ -127,8 +131,19 @@ where
         }
     }
 
-    /// Tails for as long as the engine lives.
-    pub(super) async fn run(mut self) -> Result<(), BoxError> {
+    /// Tails for as long as the engine lives, and writes the snapshots that are due when it stops.
+    pub(super) async fn run(mut self, stop: Stop) -> Result<(), BoxError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            outcome = self.follow() => return outcome,
+        }
+        self.save_what_is_due().await;
+        Ok(())
+    }
+
+    /// Tails until the backplane is closed. Dropped, it has taken a batch wholly or not at all.
+    async fn follow(&mut self) -> Result<(), BoxError> {
         let mut tail = Tail::new(&self.core, self.family.name.as_str().to_owned());
         loop {
             let before = self.cursor;
@@ -211,7 +226,11 @@ where
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Accepted { key, offset } => self.accept(&key, &[offset]),
+            Order::Accepted { key, offset, reply } => {
+                self.accept(&key, &[offset]);
+                self.keys.announce_touched();
+                reply.send(()).ok(); // The asker may have left.
+            }
             Order::Refold { key, reply } => self.refold(&key, reply),
         }
     }

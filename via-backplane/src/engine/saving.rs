@@ -80,10 +80,11 @@ pub(super) struct Plan {
 }
 
 impl Saving {
-    /// After a load, which folded so many records on top of a snapshot.
-    pub(super) fn after_load(header: Option<&Header>, folded: u64, findings: Findings) -> Self {
+    /// The value was loaded: what it was begun from is the snapshot there is. An attempt that is under way, or in the queue, stays so.
+    pub(super) fn loaded(&mut self, header: Option<&Header>, findings: Findings) {
         let known = header.map_or(Offset::BEGIN, |header| header.key_head.offset);
-        Self { since: folded, known, findings, ..Self::default() }
+        let (is_queued, is_running, tried) = (self.is_queued, self.is_running, self.tried);
+        *self = Self { known, findings, is_queued, is_running, tried, ..Self::default() };
     }
 
     /// A record was skipped: nothing is to be saved from now on.
@@ -102,9 +103,17 @@ impl Saving {
         self.findings.add(&findings);
     }
 
-    /// The loss of a skipped record was accepted: it counts as no event.
-    pub(super) fn accept(&mut self, offset: Offset) {
+    /// The loss of a record was accepted, which counts as no event; `true` if it was skipped here.
+    pub(super) fn accept(&mut self, offset: Offset) -> bool {
+        let before = self.skipped.len();
         self.skipped.retain(|skipped| *skipped != offset);
+        self.skipped.len() < before
+    }
+
+    /// The first record that was skipped, as far as they are told apart.
+    pub(super) fn first_skipped(&self) -> Option<Offset> {
+        // Of too many, those that are told apart came first.
+        self.skipped.first().copied().or_else(|| self.skipped_too_many.then_some(Offset::BEGIN))
     }
 
     /// Whether the value lacks records that others may be able to decode.

@@ -1,6 +1,6 @@
 //! What an engine's builder can set, beyond its surroundings.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 /// How an engine works, the same for every family.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) compacts: bool,
     /// Whether each record is folded twice, and the two values compared.
     pub(crate) fold_verify: bool,
+    /// After one in how many records of a key a digest is taken; none if there are to be none.
+    pub(crate) fold_digests: Option<NonZeroU64>,
 }
 
 impl Default for Settings {
@@ -31,6 +33,7 @@ impl Default for Settings {
             compaction_grace: Duration::from_secs(60),
             compacts: true,
             fold_verify: false,
+            fold_digests: None,
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::BoxError;
 /// Runs background tasks, and ends them all.
 ///
 /// Tasks are futures on the tokio runtime the supervisor was used on first. Each learns of the stop through its
-/// [`Stop`]; what has not ended when the grace period is over is dropped at its next await. Cloning is a
-/// reference count.
+/// [`Stop`]; what has not ended when the grace period is over is dropped at its next await. While others drain, a task that
+/// drains may still be started, because they may need it to come to their end. Cloning is a reference count.
 ///
 /// ```
 /// use std::time::Duration;
@@ -176,7 +176,7 @@ impl Supervisor {
         name: impl Into<Cow<'static, str>>,
         compute: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JobError> {
-        let Some(entry) = self.enter(name.into()) else { return Err(JobError::Stopped) };
+        let Some(entry) = self.enter(name.into(), OnStop::Drain) else { return Err(JobError::Stopped) };
         let task = self.shared.tracker.spawn_blocking(move || {
             let _entry = entry;
             compute()
@@ -238,7 +238,7 @@ impl Supervisor {
         F: FnOnce(Self, Cow<'static, str>) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let Some(entry) = self.enter(name.clone()) else { return };
+        let Some(entry) = self.enter(name.clone(), on_stop) else { return };
         let body = body(self.clone(), name);
         let (stop, kill) = (self.shared.stop.clone(), self.shared.kill.clone());
         self.shared.tracker.spawn(async move {
@@ -252,10 +252,10 @@ impl Supervisor {
         });
     }
 
-    /// Adds a task to the ledger, unless no more are taken.
-    fn enter(&self, name: Cow<'static, str>) -> Option<Entry> {
+    /// Adds a task to the ledger, unless no more are taken: while those that are there drain, only what they may need.
+    fn enter(&self, name: Cow<'static, str>, on_stop: OnStop) -> Option<Entry> {
         let mut ledger = self.shared.ledger.lock();
-        if self.shared.tracker.is_closed() {
+        if self.shared.tracker.is_closed() && (on_stop == OnStop::Abort || ledger.names.is_empty()) {
             return None;
         }
         let id = ledger.next;
@@ -354,6 +354,26 @@ mod tests {
         supervisor.spawn("stubborn", OnStop::Drain, |_| std::future::pending());
         supervisor.stop(Duration::from_secs(5)).await.expect("it is no fault");
         assert_eq!(supervisor.tasks(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_drains_may_start_what_it_needs() {
+        let supervisor = Supervisor::new();
+        let (told, outcome) = tokio::sync::oneshot::channel();
+        let jobs = supervisor.clone();
+        supervisor.spawn("last words", OnStop::Drain, |stop| async move {
+            stop.cancelled().await;
+            // Closed to all others by now.
+            tokio::task::yield_now().await;
+            let drained = jobs.run("word", OnStop::Drain, async { 7 }).await;
+            let computed = jobs.offload("thought", || 8).await;
+            let aborted = jobs.run("chatter", OnStop::Abort, async { 9 }).await;
+            told.send((drained.ok(), computed.ok(), aborted.ok())).expect("somebody listens");
+            Ok(())
+        });
+        supervisor.stop(Duration::from_secs(5)).await.expect("nothing failed");
+        assert_eq!(outcome.await, Ok((Some(7), Some(8), None)));
+        assert_eq!(supervisor.tasks(), 0, "{:?}", supervisor.names());
     }
 
     #[tokio::test]

@@ -7,14 +7,15 @@ use super::{
     digest::{self, Digest, digested},
     family::Family,
     loader::{From, Load},
-    losses::as_backend,
+    losses::{as_backend, contended},
     notes::{self, Note},
+    owned_cell::ChangeError,
     past::{self, FoldedFrom},
     projection::{Halt, HaltReason, Published},
     refold,
     supervisor::{JobError, OnStop},
 };
-use crate::{BackendError, EncodeError, Epoch, Event, Fold, FoldState, Key, Offset, Retry};
+use crate::{BackendError, EncodeError, Epoch, Event, Fold, FoldState, Key, Offset, Retry, Selector};
 
 /// How often a comparison begins again because compaction overtook it.
 const MAX_OVERTAKEN: usize = 8;
@@ -142,6 +143,31 @@ impl Engine {
         match self.core.registry.find(key.family()) {
             Some(family) => family.verify(self.core.clone(), key.clone()).await,
             None => Err(VerifyError::UnknownFamily { family: key.family().clone() }),
+        }
+    }
+
+    /// Lets a key be compacted again on which pods disagreed: its log and its snapshots are right as they are.
+    ///
+    /// [`verify`](Self::verify) ends that by itself where everything agrees from the first record on. A key that was compacted before has no
+    /// first record any more, so somebody has to say so, once the fold is mended and every pod that showed another value was
+    /// restarted or [refolded](Self::refold): whatever is compacted from then on cannot be folded again. A pod that still finds
+    /// another value holds the key anew. A key that nothing holds stays as it is.
+    ///
+    /// # Errors
+    /// [`BackendError`] if the store could not be asked or told; its `retry()` says whether repeating is right.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the answer, not the write under way. Call it again.
+    pub async fn accept_divergence(&self, key: &Key) -> Result<(), BackendError> {
+        let head = self.core.backplane.log().head(&Selector::Key(key.clone())).await?;
+        match self.core.snapshots(key).clear_diverged(head.epoch).await {
+            Ok(()) => {
+                tracing::warn!(%key, "a divergence was accepted: nothing holds the key for it any more");
+                Ok(())
+            }
+            Err(ChangeError::Contended) => Err(contended()),
+            Err(ChangeError::Cell(error)) => Err(as_backend(error)),
+            Err(ChangeError::Rejected(never)) => match never {},
         }
     }
 }

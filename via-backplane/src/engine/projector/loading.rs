@@ -11,7 +11,8 @@ use crate::{
         loader::{Findings, Load, Loaded, Origin},
         missed,
         projection::{Copies, Halt, HaltReason, Panicked, Projection, Published},
-        saving::{Saved, Saving},
+        sampling::Sample,
+        saving::Saved,
         snapshots::Hold,
         supervisor::{JobError, OnStop},
     },
@@ -56,6 +57,8 @@ pub(super) enum Job<S> {
     Refolded { key: KeyId, loaded: Result<(Loaded<S>, Findings), String> },
     /// A snapshot that was due, of so many records.
     Saved { key: KeyId, saved: Saved, since: u64 },
+    /// The digest of a value, or nothing if it could not be computed.
+    Sampled { key: KeyId, sample: Option<Sample> },
     /// An undecodable record is kept from being dropped, or need not be.
     Held { key: KeyId, offset: Offset, hold: Option<Hold> },
     /// The losses that were accepted of a key that has skipped some records; nothing if they could not be asked for.
@@ -130,6 +133,7 @@ where
             }
             Job::Refolded { key, loaded } => self.use_refolded(key, loaded),
             Job::Saved { key, saved, since } => self.use_saved(key, saved, since),
+            Job::Sampled { key, sample } => self.use_sample(key, sample),
             Job::Held { key, offset, hold } => self.use_held(key, offset, hold),
             Job::Reviewed { key, accepted } => self.use_reviewed(key, &accepted),
             Job::Again { key } => self.try_again(key),
@@ -163,13 +167,14 @@ where
                 return self.load(id, Load::of(key).on_from(loaded));
             }
         };
+        let passed = loaded.passed();
         let was_halted = std::mem::replace(&mut keyed.halted, loaded.halt.is_some());
         keyed.complete_to = loaded.complete_to.max(keyed.began_at);
         let header = match &loaded.origin {
             Origin::Snapshot(header) => Some(header),
             Origin::Genesis => None,
         };
-        keyed.saving = Saving::after_load(header, 0, findings);
+        keyed.saving.loaded(header, findings);
         let before = keyed.copies.shared.halted();
         let stood_at = keyed.copies.shared.peek().map(|value| value.key_head.offset);
         if let (Some(stood_at), Some(header)) = (stood_at, header)
@@ -177,7 +182,7 @@ where
         {
             self.family.metrics.reseed.increment(1);
         }
-        self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone());
+        self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone(), passed);
         self.keys.touch(id);
         self.shadow(id);
         for (offset, error) in std::mem::take(&mut loaded.skipped) {
@@ -360,6 +365,7 @@ where
         self.refolds = 0;
         self.queue = Queue::default();
         self.saves.clear();
+        self.samples.clear();
         *self.family.recent.lock() = Recent::default();
         // First nothing is shown, then there is nothing to show: readers must not see the values begin anew.
         self.family.publish(self.cursor, self.generation, false);

@@ -110,7 +110,8 @@ where
         keyed.halted = false;
         keyed.complete_to = keyed.complete_to.max(loaded.complete_to);
         keyed.saving.refolded(findings);
-        self.waiting -= keyed.copies.replace(loaded.value.take(), None);
+        let passed = loaded.passed();
+        self.waiting -= keyed.copies.replace(loaded.value.take(), None, passed);
         self.keys.touch(id);
         self.shadow(id);
         for (offset, error) in std::mem::take(&mut loaded.skipped) {

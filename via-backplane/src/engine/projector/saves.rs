@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
+use futures_util::StreamExt as _;
 use tokio::time::{Instant, Sleep};
 
 use super::{Projector, loading::Job};
@@ -34,10 +35,15 @@ pub(super) struct Saves {
     timer: Option<Pin<Box<Sleep>>>,
     /// When this pod last wrote or saw a snapshot of the family; before the first, when it first tried.
     last: Option<Instant>,
+    /// The engine stops: what is due is written now, and nothing else becomes due.
+    is_last_call: bool,
 }
 
 impl Saves {
     fn add(&mut self, at: Instant, key: KeyId) {
+        if self.is_last_call {
+            return;
+        }
         self.serial += 1;
         self.due.insert((at, self.serial), key);
     }
@@ -55,7 +61,8 @@ impl Saves {
     }
 
     fn next_due(&mut self, now: Instant) -> Option<KeyId> {
-        let first = self.due.first_entry().filter(|first| first.key().0 <= now)?;
+        let is_due = |at: Instant| at <= now || self.is_last_call;
+        let first = self.due.first_entry().filter(|first| is_due(first.key().0))?;
         Some(first.remove())
     }
 
@@ -96,6 +103,21 @@ where
         while self.saves.running < MAX_SAVES {
             let Some(id) = self.saves.next_due(now) else { return };
             self.start_save(id, now);
+        }
+    }
+
+    /// Writes what is due before the engine ends, whatever pause was left.
+    ///
+    /// A backplane that does not answer is not waited for.
+    pub(super) async fn save_what_is_due(&mut self) {
+        self.saves.is_last_call = true;
+        while self.core.reach.is_up() {
+            self.start_saves();
+            if self.saves.running == 0 {
+                return;
+            }
+            let Some(job) = self.jobs.next().await else { return };
+            self.finish(job);
         }
     }
 
@@ -220,11 +242,17 @@ where
         let interval = self.family.snapshot_interval();
         let Some(id) = self.keys.find(key) else { return };
         let Some(keyed) = self.keys.get_mut(id) else { return };
-        losses.iter().for_each(|offset| keyed.saving.accept(*offset));
+        for offset in losses {
+            if keyed.saving.accept(*offset) {
+                keyed.copies.pass(*offset);
+            }
+        }
+        keyed.copies.lack(keyed.saving.first_skipped());
         let saving = &keyed.saving;
         if saving.since >= interval && !saving.is_queued && !saving.is_running && !saving.is_dirty() {
             self.queue_save(id, Duration::ZERO);
         }
+        self.keys.touch(id);
     }
 
     /// Asks after a while whether what a key has skipped was accepted, on this pod or another.

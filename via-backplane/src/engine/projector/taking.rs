@@ -107,6 +107,11 @@ where
                 let id = decoded.id();
                 self.events.push(decoded);
                 run.get_or_insert(OpenRun { key, first_slot: slot, last_slot: slot }).last_slot = slot;
+                if self.samples.are_on() && self.is_sampled(key, id) {
+                    // The value as it is after this record and before the next.
+                    self.close(batch, run.take());
+                    self.sample(key, record.offset);
+                }
                 id
             }
             Err(problem) => {
@@ -158,12 +163,14 @@ where
     pub(super) fn skip(&mut self, id: KeyId, offset: Offset, error: &Undecodable) {
         let Some(keyed) = self.keys.get_mut(id) else { return };
         keyed.saving.skip(offset);
+        keyed.copies.lack(keyed.saving.first_skipped());
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         let told = if cause.is_empty() { error.to_string() } else { format!("{error}: {cause}") };
         if self.family.undecodable.lock().note(&keyed.copies.shared.key, offset, &told) {
             tracing::error!(key = %keyed.copies.shared.key, %offset, %error, cause, "an undecodable record was skipped");
             self.family.metrics.undecodable.increment(1);
         }
+        self.keys.touch(id);
         self.hold(id, offset);
     }
 

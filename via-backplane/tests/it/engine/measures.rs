@@ -48,7 +48,7 @@ impl Meter {
         self.counters.lock().get(name).map_or(0, |counter| counter.load(Ordering::SeqCst))
     }
 
-    fn gauge(&self, name: &str) -> f64 {
+    pub(super) fn gauge(&self, name: &str) -> f64 {
         self.gauges.lock().get(name).map_or(f64::NAN, |gauge| f64::from_bits(gauge.load(Ordering::SeqCst)))
     }
 

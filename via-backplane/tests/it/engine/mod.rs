@@ -5,6 +5,7 @@ mod cells;
 mod compaction;
 mod copies;
 mod decisions;
+mod digests;
 mod halts;
 mod instances;
 mod losses;

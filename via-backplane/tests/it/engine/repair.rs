@@ -11,8 +11,8 @@ use std::{
 use ::metrics::set_default_local_recorder;
 use serde::{Deserialize, Serialize};
 use via_backplane::{
-    Engine, Event, Events, Fold, FoldedFrom, HaltReason, Key, Offset, Party, Recorded, RefoldError, Status,
-    VerifyError, Waited,
+    Engine, ErrorKind, Event, Events, Fold, FoldedFrom, HaltReason, Key, Offset, Party, Recorded,
+    RefoldError, Status, VerifyError, Waited,
 };
 use via_inmem::InMemory;
 
@@ -28,8 +28,8 @@ use super::{
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(name = "test.drawn")]
-struct Drawn {
-    fails: bool,
+pub(super) struct Drawn {
+    pub(super) fails: bool,
 }
 
 /// What a fold that keeps no contract reads.
@@ -206,10 +206,10 @@ async fn a_sound_fold_is_verified_without_a_word() {
 
 #[derive(Serialize, Deserialize, Event)]
 #[event(name = "test.tallied")]
-struct Tallied(String);
+pub(super) struct Tallied(pub(super) String);
 
 /// A state that is written in another order by each process, and by each copy.
-type Tallies = HashMap<String, u64>;
+pub(super) type Tallies = HashMap<String, u64>;
 
 impl Fold<Tallies> for Tallied {
     fn fold(self, tallies: &mut Tallies, _at: &Recorded) {
@@ -280,5 +280,18 @@ async fn a_value_that_no_fold_gives_again_is_found_counted_and_held() {
     };
     tokio::time::timeout(PATIENCE, dropped).await.expect("nothing holds the sibling");
     assert_eq!(floor_of(here.key()).await, Offset::BEGIN);
+
+    // Until somebody says that what its snapshots have is right.
+    engine.accept_divergence(here.key()).await.expect("memory answers");
+    engine.accept_divergence(here.key()).await.expect("it may be said twice");
+    let dropped = async {
+        while floor_of(here.key()).await == Offset::BEGIN {
+            draw(&here).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dropped).await.expect("nothing holds the key any more");
+    engine.backplane().close().await;
+    let failed = engine.accept_divergence(here.key()).await.expect_err("the backplane is closed");
+    assert_eq!(failed.kind(), ErrorKind::Closed);
     stop(&engine).await;
 }

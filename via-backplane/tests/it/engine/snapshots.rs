@@ -6,7 +6,9 @@ use ::metrics::set_default_local_recorder;
 use serde::{Deserialize, Serialize};
 use via_backplane::{
     Backplane, Builder, CellKey, CellSelector, Change, Engine, Event, Events, Expected, Fold, HaltReason,
-    Offset, Recorded, Status, Ttl, Waited, state,
+    Offset, Recorded, Status, Ttl, Waited,
+    fault::{Faulty, Link, Plan},
+    state,
 };
 use via_inmem::InMemory;
 
@@ -69,6 +71,47 @@ pub(super) fn lines(texts: std::ops::Range<usize>) -> Vec<String> {
 async fn compact(memory: &InMemory, notes: &Events<super::Noted, super::Notes>) {
     let fourth = Offset(4);
     memory.compactor().expect("memory compacts").compact(notes.key(), fourth).await.expect("memory compacts");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_due_is_written_when_the_engine_stops() {
+    let memory = InMemory::new();
+    let resting = || saving(&memory).with_snapshot_pause(Duration::from_secs(3_600)).start();
+    let engine = resting();
+    note_all(&notes(&engine), 0..3).await;
+    stop(&engine).await;
+    assert!(manifests(&memory).await.is_empty(), "none is due");
+
+    let engine = resting();
+    note_all(&notes(&engine), 3..9).await;
+    assert!(manifests(&memory).await.is_empty(), "it rests");
+    stop(&engine).await;
+    assert_eq!(manifests(&memory).await.len(), 1);
+    let engine = start(&memory);
+    let late = notes(&engine);
+    compact(&memory, &late).await;
+    assert_eq!(*late.loaded().await, lines(0..9), "it needs no record that the snapshot has");
+    stop(&engine).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_stops_waits_for_a_snapshot_no_longer_than_it_may() {
+    let memory = InMemory::new();
+    let backplane = Faulty::new(Arc::new(memory.clone()), Plan::none(), &Link::new());
+    let faults = backplane.faults();
+    let engine = Engine::builder(Arc::new(backplane))
+        .with_snapshot_interval(4)
+        .with_snapshot_pause(Duration::from_secs(3_600))
+        .start();
+    note_all(&notes(&engine), 0..9).await;
+    // From here on no call is answered, and the next ping has not noticed yet.
+    faults.pause();
+    let begun = tokio::time::Instant::now();
+    let stopped = engine.shutdown(Duration::from_millis(200));
+    tokio::time::timeout(PATIENCE, stopped).await.expect("it ends").expect("no task failed");
+    assert_eq!(begun.elapsed().as_millis(), 200, "all of the grace is used, and no more");
+    assert!(manifests(&memory).await.is_empty());
+    assert_eq!(engine.supervisor().tasks(), 0, "{:?}", engine.supervisor().names());
 }
 
 #[tokio::test]

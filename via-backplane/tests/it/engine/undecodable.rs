@@ -2,11 +2,13 @@
 
 use ::metrics::set_default_local_recorder;
 use serde::{Deserialize, Serialize};
-use via_backplane::{AcceptLossError, Event, Events, Fold, Key, Offset, Recorded, Retry};
+use via_backplane::{
+    AcceptLossError, DecideError, Event, Events, Fold, Key, Offset, Recorded, Retry, Waited,
+};
 use via_inmem::InMemory;
 
 use super::{
-    Notes, append_raw,
+    Notes, PATIENCE, append_raw,
     compaction::{compacting, note_until_dropped, silent},
     measures::Meter,
     note, noted, notes, record,
@@ -43,7 +45,7 @@ async fn skipped<E, S>(state: &Events<E, S>, records: usize) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(super::PATIENCE, listed).await.expect("the records are skipped");
+    tokio::time::timeout(PATIENCE, listed).await.expect("the records are skipped");
 }
 
 #[tokio::test]
@@ -91,7 +93,7 @@ async fn other_pods_learn_of_an_accepted_loss() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(super::PATIENCE, saved).await.expect("its snapshots go on");
+    tokio::time::timeout(PATIENCE, saved).await.expect("its snapshots go on");
     stop(&engine).await;
     stop(&other).await;
 }
@@ -139,6 +141,43 @@ async fn an_accepted_loss_is_skipped_by_a_binary_that_could_decode_it() {
     note(&notes(&engine), "3").await;
     assert_eq!(*notes(&engine).loaded().await, ["0", "1", "3"]);
     stop(&engine).await;
+}
+
+#[tokio::test]
+async fn nothing_is_decided_on_a_value_that_lacks_a_record_until_its_loss_is_accepted() {
+    let memory = silent();
+    let engine = compacting(std::sync::Arc::new(memory.clone())).start();
+    let here = notes(&engine);
+    note(&here, "0").await;
+    let next = |lines: &Notes| Ok::<_, ()>(vec![noted(&lines.len().to_string())]);
+    let bad = append_bad(&memory, here.key()).await;
+    let refused = here.decide(next).await.expect_err("what the record says is not known");
+    assert!(matches!(refused, DecideError::Incomplete { at } if at == bad), "{refused:?}");
+    assert_eq!(refused.retry(), Retry::Never);
+    note(&here, "1").await;
+    let refused = here.decide(next).await.expect_err("nor after another one");
+    assert!(matches!(refused, DecideError::Incomplete { at } if at == bad), "{refused:?}");
+
+    let last = append_bad(&memory, here.key()).await;
+    skipped(&here, 2).await;
+    engine.accept_loss(here.key(), bad).await.expect("it is lost");
+    engine.accept_loss(here.key(), last).await.expect("it is lost");
+    let position = here.decide(next).await.expect("what is lost decides nothing").expect("it appends");
+    assert_eq!(here.wait_for(&position, PATIENCE).await, Waited::Reached);
+    assert_eq!(*here.loaded().await, lines(0..3));
+
+    // The key's head is a loss, for a pod that loads it as well, and once snapshots have passed it.
+    note_until_dropped(&memory, &here, last).await;
+    let last = append_bad(&memory, here.key()).await;
+    skipped(&here, 1).await;
+    engine.accept_loss(here.key(), last).await.expect("it is lost");
+    let late = start(&memory);
+    let count = notes(&late).loaded().await.len();
+    let position = notes(&late).decide(next).await.expect("the head is passed").expect("it appends");
+    assert_eq!(here.wait_for(&position, PATIENCE).await, Waited::Reached);
+    assert_eq!(here.loaded().await.len(), count + 1);
+    stop(&engine).await;
+    stop(&late).await;
 }
 
 #[tokio::test]
