@@ -115,6 +115,10 @@ pub struct Rules {
     pub read_ceiling: bool,
     /// §3: what decides whether a key may be compacted is confirmed by a write right before.
     pub confirm_by_cas: bool,
+    /// §3: the ceiling is raised to no consumer's pin or above.
+    pub respect_pins: bool,
+    /// §3: a key that something holds is compacted only below that.
+    pub respect_holds: bool,
     /// §4: a key is compacted below its previous snapshot, not below its current one.
     pub keep_previous: bool,
     /// §4: a snapshot is committed at exactly the revision of its claim.
@@ -123,8 +127,12 @@ pub struct Rules {
     pub reload_manifest: bool,
     /// §4: a projection that skipped a record writes no snapshot.
     pub dirty_writes_none: bool,
+    /// §7: a load reads up to a head that was asked for after its key's records began to be kept.
+    pub load_to_head: bool,
     /// §7: a key's records are kept for it while it is being loaded.
     pub buffer_while_loading: bool,
+    /// §7: eviction leaves a load in progress what was kept for it.
+    pub spare_loads: bool,
     /// §6: finding my own nonce after an unknown outcome is success.
     pub resolve_by_nonce: bool,
     /// §6: an update that may have happened is reported, never re-run.
@@ -144,11 +152,15 @@ impl Rules {
         announce_ceiling: true,
         read_ceiling: true,
         confirm_by_cas: true,
+        respect_pins: true,
+        respect_holds: true,
         keep_previous: true,
         commit_at_claim: true,
         reload_manifest: true,
         dirty_writes_none: true,
+        load_to_head: true,
         buffer_while_loading: true,
+        spare_loads: true,
         resolve_by_nonce: true,
         report_unknown_updates: true,
         repeat_only_with_id: true,

@@ -66,7 +66,8 @@ impl Compaction {
         grace: Duration,
     ) -> Self {
         Self {
-            control: Control::new(backplane.clone(), ambient.entropy.clone(), family.clone()),
+            control: Control::new(backplane.clone(), ambient.entropy.clone(), family.clone())
+                .under(ambient.rules()),
             candidates: Candidates::new(family),
             metrics: OfCompaction::new(family),
             public: None,

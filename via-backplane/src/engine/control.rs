@@ -18,7 +18,7 @@ pub(crate) use self::ceiling::CeilingWatch;
 use self::cell::ControlCell;
 pub(crate) use self::cell::{MAX_CONSUMERS, Pin};
 use super::{
-    ambient::Entropy,
+    ambient::{Entropy, Rules},
     owned_cell::{self, Held, OwnedError, Put},
     retry::Delays,
 };
@@ -40,6 +40,7 @@ pub(crate) struct Control {
     entropy: Arc<dyn Entropy>,
     family: Family,
     key: CellKey,
+    rules: Rules,
 }
 
 /// What became of a registration.
@@ -138,7 +139,13 @@ use Edited::{Keep, Settle, Write};
 impl Control {
     pub(crate) fn new(backplane: Arc<dyn Backplane>, entropy: Arc<dyn Entropy>, family: Family) -> Self {
         let key = internal_cell(&["control", family.as_str()]);
-        Self { backplane, entropy, family, key }
+        Self { backplane, entropy, family, key, rules: Rules::ALL }
+    }
+
+    /// As a test wants the rules to be.
+    pub(crate) fn under(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
     }
 
     pub(crate) fn family(&self) -> &Family {
@@ -249,7 +256,8 @@ impl Control {
             birth: cell.birth.clone(),
         };
         self.change(to.epoch, Again::Yes, |cell| {
-            let ceiling = to.offset.0.min(cell.highest_possible());
+            let most = if self.rules.respect_pins { cell.highest_possible() } else { u64::MAX };
+            let ceiling = to.offset.0.min(most);
             if ceiling <= cell.ceiling {
                 return Ok(Settle(announced(cell)));
             }

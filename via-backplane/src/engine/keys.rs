@@ -125,6 +125,13 @@ impl<S> Keys<S> {
         self.slots.get_mut(id.index).filter(|slot| slot.serial == id.serial)?.keyed.as_mut()
     }
 
+    /// Forgets what is kept for a load in progress: what must not be, and a test does to show why.
+    pub(super) fn forget_buffer(&mut self, id: KeyId) {
+        if let Some(buffer) = self.get_mut(id).and_then(|keyed| keyed.loading.as_mut()) {
+            *buffer = Buffer::new();
+        }
+    }
+
     /// All of them, in the order of their places: the same for one history.
     pub(super) fn ids(&self) -> Vec<KeyId> {
         let id = |(index, slot): (usize, &Slot<S>)| {

@@ -300,11 +300,14 @@ impl<S: FoldState> Load<S> {
 
     async fn round<E: Event + Fold<S>>(&mut self, core: &Core) -> Result<Loaded<S>, Failed> {
         let log = core.backplane.log();
-        let head = log.head(&self.selector).await?;
+        let mut head = log.head(&self.selector).await?;
         self.epoch = head.epoch;
-        let Start { loaded, snapshot } = self.begin::<E>(core, head).await?;
+        let Start { loaded, snapshot } = self.begin::<E>(core, &mut head).await?;
         let mut folding = Folding::<E, S>::new(loaded, self.bound.clone());
         let stands_at = folding.cursor();
+        if !core.ambient.rules().load_to_head {
+            return Ok(folding.into_loaded(stands_at.head()));
+        }
         if head.offset == Offset::BEGIN && stands_at.offset == Offset::BEGIN {
             return Ok(folding.into_loaded(head));
         }

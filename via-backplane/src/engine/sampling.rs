@@ -55,7 +55,7 @@ impl Sampling {
     pub(super) fn chooses(&self, one_in: NonZeroU64, id: RecordId) -> bool {
         let affordable = self.bytes.div_ceil(BYTES_PER_EVENT).div_ceil(one_in.get()).next_power_of_two();
         let one_in = one_in.get().saturating_mul(affordable);
-        mixed(id) % one_in == 0 && !self.is_running
+        mixed(id).is_multiple_of(one_in) && !self.is_running
     }
 
     pub(super) fn begin(&mut self) -> bool {

@@ -27,10 +27,11 @@ pub(super) struct Start<S> {
 }
 
 impl<S: FoldState> Load<S> {
+    /// What to begin with. The head is asked for again where a snapshot was written since.
     pub(super) async fn begin<E: Event + Fold<S>>(
         &mut self,
         core: &Core,
-        head: Head,
+        head: &mut Head,
     ) -> Result<Start<S>, Failed> {
         let before = self.before.take().filter(|loaded| loaded.epoch == head.epoch && loaded.value.is_some());
         if let Some(loaded) = before {
@@ -48,7 +49,7 @@ impl<S: FoldState> Load<S> {
     async fn best<E: Event + Fold<S>>(
         &mut self,
         core: &Core,
-        head: Head,
+        head: &mut Head,
     ) -> Result<Option<Start<S>>, Failed> {
         let snapshots = core.snapshots(&self.key);
         let mut candidates = match snapshots.candidates().await {
@@ -67,7 +68,7 @@ impl<S: FoldState> Load<S> {
         }
         let mut oldest = None;
         while let Some(candidate) = candidates.next() {
-            if !self.may_begin_with::<E>(core, &candidate, head) {
+            if !self.may_begin_with::<E>(core, &candidate, head).await? {
                 continue;
             }
             let bytes = match candidates.read(&candidate).await {
@@ -101,26 +102,39 @@ impl<S: FoldState> Load<S> {
     }
 
     /// What its header alone says against a snapshot.
-    fn may_begin_with<E: Event>(&mut self, core: &Core, candidate: &Candidate, head: Head) -> bool {
+    async fn may_begin_with<E: Event>(
+        &mut self,
+        core: &Core,
+        candidate: &Candidate,
+        head: &mut Head,
+    ) -> Result<bool, Failed> {
         let header = &candidate.header;
         let generation = candidate.generation;
         if self.findings.refuted.contains(&generation) || self.findings.unreadable.contains(&generation) {
-            return false;
+            return Ok(false);
         }
         if header.state.name != E::NAME {
             self.cannot_use(core, candidate, &format!("it is folded from `{}`", header.state.name));
-            return false;
+            return Ok(false);
         }
         let rules = core.ambient.rules();
         if header.covered.epoch != head.epoch && rules.compare_epochs {
-            return false;
+            return Ok(false);
         }
         if header.key_head.offset > head.offset && rules.compare_record_ids {
-            // The log holds less of the key than the snapshot: it was put back from an older copy.
-            self.findings.refuted.push(generation);
-            return false;
+            // Written since the head was asked for, or of a log that was put back from an older copy. A head is never behind a
+            // record that somebody has seen, so the present one tells.
+            let present = core.backplane.log().head(&self.selector).await?;
+            if present.epoch != head.epoch {
+                return Err(Failed::Replaced);
+            }
+            *head = present;
+            if header.key_head.offset > head.offset {
+                self.findings.refuted.push(generation);
+                return Ok(false);
+            }
         }
-        self.bound.has(header.key_head.offset)
+        Ok(self.bound.has(header.key_head.offset))
     }
 
     /// The state of a snapshot, whichever version of the fold wrote it.

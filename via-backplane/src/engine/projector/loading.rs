@@ -322,6 +322,9 @@ where
             }
             self.hand = (self.hand + 1) % self.keys.places().max(1);
             let Some(id) = self.keys.at(self.hand) else { continue };
+            if !self.core.ambient.rules().spare_loads {
+                self.keys.forget_buffer(id);
+            }
             if self.may_go(id, most) {
                 self.let_go(id);
             }

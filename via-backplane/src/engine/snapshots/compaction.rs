@@ -179,7 +179,7 @@ impl Manifest {
         let kept = if rules.keep_previous { self.previous() } else { self.current() };
         let previous = kept.filter(believed).map(covers)?;
         let rollback = self.rollback().filter(|rollback| rollback.epoch() == epoch).map(covers);
-        let hold = self.notes(epoch).and_then(LogNotes::lowest_hold);
+        let hold = self.notes(epoch).and_then(LogNotes::lowest_hold).filter(|_| rules.respect_holds);
         let before = [Some(limit), Some(previous), rollback, hold].into_iter().flatten().min();
         // The first record is at 1: a limit of 1 drops nothing.
         before.filter(|before| *before > Offset(1))

@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(4);
 
 /// A recorder of one thread that is asked afterwards. A metric is named as Prometheus writes it.
 #[derive(Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     counters: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     gauges: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     histograms: Mutex<BTreeMap<String, Arc<Samples>>>,
@@ -44,7 +44,7 @@ impl HistogramFn for Samples {
 }
 
 impl Meter {
-    pub(super) fn count(&self, name: &str) -> u64 {
+    pub(crate) fn count(&self, name: &str) -> u64 {
         self.counters.lock().get(name).map_or(0, |counter| counter.load(Ordering::SeqCst))
     }
 

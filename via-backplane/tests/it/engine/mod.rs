@@ -9,7 +9,7 @@ mod digests;
 mod halts;
 mod instances;
 mod losses;
-mod measures;
+pub(crate) mod measures;
 mod outages;
 mod past;
 mod pins;

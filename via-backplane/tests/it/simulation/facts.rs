@@ -95,6 +95,22 @@ impl Fold<Notes> for Mended {
     }
 }
 
+/// A number is drawn, by a fold that keeps no contract: each fold of one record gives another.
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(name = "sim.drawn")]
+pub(crate) struct Drawn;
+
+impl Fold<Vec<u64>> for Drawn {
+    fn fold(self, numbers: &mut Vec<u64>, _at: &Recorded) {
+        use std::cell::Cell;
+
+        thread_local! {
+            static NEXT: Cell<u64> = const { Cell::new(0) };
+        }
+        numbers.push(NEXT.replace(NEXT.get() + 1));
+    }
+}
+
 /// Something happens to a stock.
 #[derive(Debug, Clone, Serialize, Deserialize, Event)]
 #[event(name = "sim.traded")]

@@ -2,16 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ::metrics::set_default_local_recorder;
 use futures_util::StreamExt as _;
 use tokio::time::{sleep, timeout};
 use via_backplane::{
     Append, Backplane as _, CellKey, CellSelector, Change, CodecId, Engine, Entries, Entry, Envelope,
-    EventId, Expected, Key, Offset, Rules, Status, Ttl,
+    EventId, Expected, Key, Offset, Rules, Status, Ttl, Waited,
     fault::{Kind, Plan},
 };
 
 use super::{
-    facts::{Book as _, Mended, Notes},
+    super::engine::measures::Meter,
+    facts::{Book as _, Drawn, Mended, Noted, Notes, Tag},
     rules::is_needed,
     stage::{Actor, GRACE, Stage},
 };
@@ -32,9 +34,24 @@ async fn append_until_dropped(stage: &Stage, pod: &Actor, from: u32, floor: Offs
     next
 }
 
+/// Appends for long enough that what snapshots cover is dropped, if it may be.
+async fn append_for_a_while(pod: &Actor, from: u32) {
+    for op in from..from + 40 {
+        pod.append_all(op..op + 1).await;
+        sleep(GRACE / 8).await;
+    }
+}
+
 /// A pod that comes late shows this, or it says what it shows.
 async fn a_late_pod_shows(stage: &Stage, expected: Vec<u32>) -> Result<(), String> {
     let late = stage.enter_with(99, Plan::none());
+    let outcome = shown_at_once(&late, &expected).await;
+    late.leave().await;
+    outcome
+}
+
+/// The first value of a pod is this one, or it says what it is.
+async fn shown_at_once(late: &Actor, expected: &[u32]) -> Result<(), String> {
     let settles = async {
         let mut changes = late.notes.changes();
         while late.notes.read().is_none() && !matches!(late.notes.status(), Status::Halted(_)) {
@@ -42,9 +59,7 @@ async fn a_late_pod_shows(stage: &Stage, expected: Vec<u32>) -> Result<(), Strin
         }
     };
     timeout(PATIENCE, settles).await.expect("a load ends");
-    let (shown, status) = (late.shown(), late.notes.status());
-    late.leave().await;
-    match (shown, status) {
+    match (late.shown(), late.notes.status()) {
         (Some(shown), _) if shown == expected => Ok(()),
         (Some(_), _) => Err("other records are shown".to_owned()),
         (None, Status::Halted(_)) => Err("there is no value any more".to_owned()),
@@ -147,6 +162,89 @@ fn section_2_a_hole_is_crossed_only_under_a_fresh_ceiling() {
 }
 
 #[test]
+fn section_3_the_ceiling_stays_below_every_pin() {
+    is_needed(
+        Rules { respect_pins: false, ..Rules::ALL },
+        "what was pinned is dropped",
+        |stage| async move {
+            let pod = stage.enter_saving(1, Plan::none());
+            pod.append_all(0..4).await;
+            let at = pod.notes.covered().head();
+            pod.engine.pin("notes", "export", at).await.expect("nothing is announced yet");
+            append_for_a_while(&pod, 4).await;
+            pod.leave().await;
+            let floor = stage.floor().await;
+            if floor <= at.offset { Ok(()) } else { Err("what was pinned is dropped".to_owned()) }
+        },
+    );
+}
+
+#[test]
+fn section_3_a_key_on_which_pods_disagree_is_kept() {
+    is_needed(
+        Rules { respect_holds: false, ..Rules::ALL },
+        "what pods disagree on is dropped",
+        |stage| async move {
+            let pods = [1, 2].map(|seed| stage.enter_saving(seed, Plan::none()));
+            let drawn = pods
+                .each_ref()
+                .map(|pod| pod.engine.events::<Drawn, Vec<u64>>("drawn").expect("a valid declaration"));
+            for drawn in &drawn {
+                drawn.loaded().await;
+            }
+            for _ in 0..40 {
+                let position = drawn[0].append(Drawn).await.expect("nothing goes wrong with it");
+                for drawn in &drawn {
+                    assert_eq!(drawn.wait_for(&position, PATIENCE).await, Waited::Reached);
+                }
+                sleep(GRACE / 8).await;
+            }
+            for pod in pods {
+                pod.leave().await;
+            }
+            let compactor = stage.memory.compactor().expect("memory compacts");
+            let floor = compactor.floor(drawn[0].key()).await.expect("memory answers");
+            if floor == Offset::BEGIN { Ok(()) } else { Err("what pods disagree on is dropped".to_owned()) }
+        },
+    );
+}
+
+#[test]
+fn section_4_the_manifest_is_looked_at_again_before_a_chunk_is_lost() {
+    is_needed(
+        Rules { reload_manifest: false, ..Rules::ALL },
+        "a snapshot that was displaced is called damaged",
+        |stage| async move {
+            let meter = Meter::default();
+            let _here = set_default_local_recorder(&meter);
+            let pod = stage.enter_saving(1, Plan::none());
+            // Until snapshots have chunks, which go with the snapshot after the next.
+            let mut written = append_until_dropped(&stage, &pod, 0, Offset(40)).await;
+            // Wherever the pod that loads stands still meanwhile.
+            for step in 1..30 {
+                let slow = Plan::seeded(1).odds(Kind::Delay, 1.0).max_delay(Duration::from_millis(2));
+                let late = stage.enter_with(50 + step, slow);
+                while late.faults.steps() < step && late.notes.read().is_none() {
+                    sleep(Duration::from_micros(100)).await;
+                }
+                late.faults.pause();
+                let floor = stage.floor().await;
+                written = append_until_dropped(&stage, &pod, written, Offset(floor.0 + 8)).await;
+                late.faults.resume();
+                let all: Vec<_> = (0..written).collect();
+                shown_at_once(&late, &all).await?;
+                late.leave().await;
+            }
+            pod.leave().await;
+            match meter.count("via_snapshot_unusable_total{family=notes}") {
+                0 => Ok(()),
+                _ => Err("a snapshot that was displaced is called damaged".to_owned()),
+            }
+        },
+    );
+}
+
+#[test]
 fn section_4_the_previous_snapshot_is_one_to_fall_back_on() {
     is_needed(
         Rules { keep_previous: false, ..Rules::ALL },
@@ -239,6 +337,57 @@ async fn append_without_a_tag(stage: &Stage) {
     envelope.encode(&mut record);
     let entry = Entry { key: Key::of(&stage.family()), record: record.into() };
     stage.memory.log().append(Append::new(Entries::One(entry))).await.expect("memory takes every append");
+}
+
+#[test]
+fn section_7_a_value_is_served_once_it_has_what_came_before_it_was_asked_for() {
+    is_needed(Rules { load_to_head: false, ..Rules::ALL }, "other records are shown", |stage| async move {
+        let pod = stage.enter_saving(1, Plan::none());
+        pod.append_all(0..30).await;
+        sleep(GRACE).await;
+        pod.append_all(30..33).await;
+        let shows = a_late_pod_shows(&stage, (0..33).collect()).await;
+        pod.leave().await;
+        shows
+    });
+}
+
+#[test]
+fn section_7_eviction_leaves_a_load_what_was_kept_for_it() {
+    is_needed(
+        Rules { spare_loads: false, ..Rules::ALL },
+        "a value misses a record that its pod has passed",
+        |stage| async move {
+            let pod = stage.enter(1).await;
+            let names = ["a", "b", "c"];
+            let written = names.map(|name| pod.notes.instance(name).expect("a valid name"));
+            let slow = Plan::seeded(3).odds(Kind::Delay, 0.7).max_delay(Duration::from_millis(40));
+            let late = stage.enter_as(2, slow, |builder| builder.with_resident_instances(3));
+            let read = names.map(|name| late.notes.instance(name).expect("a valid name"));
+            let mut offsets = [Vec::new(), Vec::new(), Vec::new()];
+            let mut seen = 0;
+            for op in 0..1_000 {
+                let n = op as usize % names.len();
+                let note = Noted { tag: Tag { op, index: 0 } };
+                let position = written[n].append(note).await.expect("nothing goes wrong with it");
+                offsets[n].push(position.cursor.offset);
+                sleep(Duration::from_millis(8)).await;
+                for (read, offsets) in read.iter().zip(&offsets) {
+                    let passed = read.covered().offset;
+                    let Some(view) = read.read() else { continue };
+                    seen += 1;
+                    let due = offsets.iter().filter(|offset| **offset <= passed).count();
+                    if view.lines().len() < due {
+                        return Err("a value misses a record that its pod has passed".to_owned());
+                    }
+                }
+            }
+            assert!(seen > 100, "they were read {seen} times");
+            late.leave().await;
+            pod.leave().await;
+            Ok(())
+        },
+    );
 }
 
 #[test]
