@@ -19,8 +19,13 @@ use super::{
 };
 use crate::{BoxError, Cursor, Event, Fold, FoldState, Head, Key, Offset, Retry, Selector};
 
-/// How long a claim is believed: longer than the chunks of any snapshot take to be written.
-const CLAIM_LASTS: Duration = Duration::from_secs(60);
+/// How long a claim is believed, and how much longer for each of its chunks: longer than writing them takes, and a writer that
+/// takes longer all the same loses its work and nothing else.
+const CLAIM_LASTS: Duration = Duration::from_secs(10);
+const CHUNK_LASTS: Duration = Duration::from_millis(250);
+/// How many bytes of snapshots of one key are written in a second, all pods together, so that a large state costs no more than a
+/// hundredth of a processor, whatever its events are.
+const BYTES_PER_SECOND: u32 = 1 << 20;
 /// Skipped records of a key that are told apart; a key with more of them saves nothing until it is loaded anew.
 const MAX_SKIPPED: usize = 256;
 
@@ -31,6 +36,8 @@ pub(super) struct Saving {
     pub(super) since: u64,
     /// The last record in that snapshot.
     known: Offset,
+    /// How many bytes it has.
+    len: u64,
     /// Records this pod has skipped: the value is not what a better binary folds, so it is not for others.
     skipped: Vec<Offset>,
     /// More were skipped than are told apart.
@@ -42,7 +49,17 @@ pub(super) struct Saving {
     /// When this pod last tried.
     tried: Option<Instant>,
     findings: Findings,
-    claim: Option<(Generation, Instant)>,
+    claim: Option<Claim>,
+}
+
+/// Somebody is writing, or has died.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    generation: Generation,
+    /// Since when this pod knows of it.
+    since: Instant,
+    /// How long it is believed.
+    lasts: Duration,
 }
 
 /// What one attempt at a snapshot came to.
@@ -52,8 +69,8 @@ pub(super) enum Saved {
     Written { head: Offset, bytes: usize, before: Option<Head> },
     /// Somebody else has written one lately.
     Seen(Seen),
-    /// Somebody else is writing.
-    Claimed(Generation),
+    /// Somebody else is writing so many chunks.
+    Claimed { by: Generation, chunks: u32 },
     /// Snapshots that are of another log, or damaged: the next attempt displaces them.
     Displaces(Findings),
     /// Not this time.
@@ -66,6 +83,7 @@ pub(super) enum Saved {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     head: Offset,
+    len: u64,
     /// It is of the same record as this pod's value, and is another value.
     pub(super) diverges: bool,
 }
@@ -82,9 +100,10 @@ pub(super) struct Plan {
 impl Saving {
     /// The value was loaded: what it was begun from is the snapshot there is. An attempt that is under way, or in the queue, stays so.
     pub(super) fn loaded(&mut self, header: Option<&Header>, findings: Findings) {
-        let known = header.map_or(Offset::BEGIN, |header| header.key_head.offset);
+        let (known, len) =
+            header.map_or_else(Default::default, |header| (header.key_head.offset, header.len));
         let (is_queued, is_running, tried) = (self.is_queued, self.is_running, self.tried);
-        *self = Self { known, findings, is_queued, is_running, tried, ..Self::default() };
+        *self = Self { known, len, findings, is_queued, is_running, tried, ..Self::default() };
     }
 
     /// A record was skipped: nothing is to be saved from now on.
@@ -121,9 +140,10 @@ impl Saving {
         self.skipped_too_many || !self.skipped.is_empty()
     }
 
-    /// When the next snapshot may be attempted: at most once per `pause`, and later by a random part of it where another pod
-    /// is likely to write it.
+    /// When the next snapshot may be attempted: at most once per `pause`, less often where the state is large, and later by a random
+    /// part of that where another pod is likely to write it.
     pub(super) fn due(&self, now: Instant, pause: Duration, chance: u64) -> Instant {
+        let pause = pause.max(Duration::from_secs_f64(self.len as f64 / f64::from(BYTES_PER_SECOND)));
         let rested = self.tried.map_or(now, |tried| now.max(tried + pause));
         if self.is_writer {
             return rested;
@@ -135,12 +155,12 @@ impl Saving {
     /// What an attempt that begins now goes by.
     pub(super) fn begin(&mut self, now: Instant) -> Plan {
         self.is_running = true;
-        let dead = self.claim.filter(|(_, since)| now.duration_since(*since) > CLAIM_LASTS);
+        let dead = self.claim.filter(|claim| now.duration_since(claim.since) > claim.lasts);
         Plan {
             known: self.known,
             is_writer: self.is_writer,
             findings: self.findings.clone(),
-            displaces: dead.map_or(Generation(0), |(claim, _)| claim),
+            displaces: dead.map_or(Generation(0), |claim| claim.generation),
         }
     }
 
@@ -148,19 +168,20 @@ impl Saving {
     pub(super) fn end(&mut self, saved: &Saved, since: u64, now: Instant) {
         (self.is_running, self.tried) = (false, Some(now));
         match saved {
-            Saved::Written { head, .. } => {
-                (self.is_writer, self.known, self.claim) = (true, *head, None);
+            Saved::Written { head, bytes, .. } => {
+                (self.is_writer, self.known, self.len, self.claim) = (true, *head, *bytes as u64, None);
                 self.findings = Findings::default();
                 self.since = self.since.saturating_sub(since);
             }
             Saved::Seen(seen) => {
-                (self.is_writer, self.known, self.claim) = (false, seen.head, None);
+                (self.is_writer, self.known, self.len, self.claim) = (false, seen.head, seen.len, None);
                 self.since = self.since.saturating_sub(since);
             }
-            Saved::Claimed(claim) => {
+            Saved::Claimed { by, chunks } => {
                 self.is_writer = false;
-                if self.claim.is_none_or(|(known, _)| known != *claim) {
-                    self.claim = Some((*claim, now));
+                if self.claim.is_none_or(|known| known.generation != *by) {
+                    let lasts = CLAIM_LASTS + CHUNK_LASTS * *chunks;
+                    self.claim = Some(Claim { generation: *by, since: now, lasts });
                 }
             }
             Saved::Displaces(findings) => self.findings.add(findings),
@@ -248,9 +269,9 @@ where
         Ok(Outcome::Superseded { by }) => {
             let is_same_place = by.key_head == key_head && by.state == draft.state;
             let diverges = is_same_place && diverges::<S>(core, key, &by, draft.bytes).await?;
-            Ok(Saved::Seen(Seen { head: by.key_head.offset, diverges }))
+            Ok(Saved::Seen(Seen { head: by.key_head.offset, len: by.len, diverges }))
         }
-        Ok(Outcome::Claimed { by }) => Ok(Saved::Claimed(by)),
+        Ok(Outcome::Claimed { by, chunks }) => Ok(Saved::Claimed { by, chunks }),
         Ok(Outcome::LostClaim) => Ok(Saved::Failed),
         Ok(Outcome::Foreign { generation, .. }) => {
             // One of the two is of a log that is no more; the log itself knows which.
@@ -296,7 +317,7 @@ where
     if is_same_place && let Ok(bytes) = digest::encode(core, value).await? {
         is_other = diverges::<S>(core, key, &header, bytes).await?;
     }
-    Ok(Saved::Seen(Seen { head: header.key_head.offset, diverges: is_other }))
+    Ok(Saved::Seen(Seen { head: header.key_head.offset, len: header.len, diverges: is_other }))
 }
 
 /// Whether a snapshot of the same records is of another value than these bytes.

@@ -83,7 +83,7 @@ enum Side {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
     /// The runtime's, which is paused. The second pod goes on until it has had more dropped, although a dead writer's claim on a
-    /// snapshot is believed for a minute.
+    /// snapshot is believed for a while.
     Simulated,
     /// The machine's. The second pod goes on for a while.
     Real,

@@ -161,7 +161,7 @@ where
                 metrics.snapshot_bytes.set(*bytes as f64);
             }
             Saved::Failed | Saved::Hopeless => metrics.snapshot_failures.increment(1),
-            Saved::Seen(_) | Saved::Claimed(_) | Saved::Displaces(_) => {}
+            Saved::Seen(_) | Saved::Claimed { .. } | Saved::Displaces(_) => {}
         }
         let interval = self.family.snapshot_interval();
         let Some(keyed) = self.keys.get_mut(id) else { return };
@@ -174,7 +174,8 @@ where
             _ => {}
         }
         if is_due {
-            let rest = if matches!(saved, Saved::Failed | Saved::Claimed(_)) { REST } else { Duration::ZERO };
+            let rest =
+                if matches!(saved, Saved::Failed | Saved::Claimed { .. }) { REST } else { Duration::ZERO };
             self.queue_save(id, rest);
         }
     }

@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
     Foreign { generation: Generation, header: Header },
     /// Somebody is writing. Write again, displacing this generation, when it has been told for longer than a write takes: a writer
     /// may have died.
-    Claimed { by: Generation },
+    Claimed { by: Generation, chunks: u32 },
     /// Somebody changed the manifest meanwhile, and this writer's chunks are deleted.
     LostClaim,
 }
@@ -287,8 +287,7 @@ impl Draft {
                 return Some(Outcome::Superseded { by: current.header() });
             }
         }
-        let claim = present.claim.as_ref().map(|claim| claim.generation());
-        let claim = claim.filter(|&claim| claim > self.displaces);
-        claim.map(|by| Outcome::Claimed { by })
+        let claim = present.claim.filter(|claim| claim.generation() > self.displaces)?;
+        Some(Outcome::Claimed { by: claim.generation(), chunks: claim.count })
     }
 }
