@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::wait::wait_for;
@@ -34,10 +34,23 @@ impl Process {
         Self::spawn_in(command, None)
     }
 
+    /// As [`Process::spawn`], with a program that is told something on its standard input.
+    ///
+    /// # Errors
+    /// As [`Process::spawn`].
+    pub fn spawn_with_input(command: &mut Command) -> Result<(Self, ChildStdin), String> {
+        let mut process = Self::launch(command.stdin(Stdio::piped()), None)?;
+        let input = process.child.stdin.take().ok_or("the program has no standard input")?;
+        Ok((process, input))
+    }
+
     /// As [`Process::spawn`]; `dir` goes too when this process ends without cleaning up.
     pub(crate) fn spawn_in(command: &mut Command, dir: Option<&Path>) -> Result<Self, String> {
+        Self::launch(command.stdin(Stdio::null()), dir)
+    }
+
+    fn launch(command: &mut Command, dir: Option<&Path>) -> Result<Self, String> {
         let mut child = command
-            .stdin(Stdio::null())
             .process_group(0)
             .spawn()
             .map_err(|error| format!("{} did not start: {error}", command.get_program().display()))?;

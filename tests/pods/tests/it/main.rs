@@ -1,0 +1,4 @@
+//! What pods survive that are processes of their own.
+
+mod paused;
+mod process;
