@@ -3,11 +3,16 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+/// The directory of a server's JetStream, in its own.
+pub(crate) const STORE: &str = "store";
+
 /// How a server is to be started; what is not said is nats-server's default.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     pub(crate) dir: Option<PathBuf>,
     pub(crate) port: Option<u16>,
+    /// What runs the server, before its own name.
+    pub(crate) runner: Vec<String>,
     sync_always: bool,
     max_payload: Option<usize>,
     jetstream: String,
@@ -60,6 +65,12 @@ impl Config {
         self
     }
 
+    /// Has the server run by another program, which is given its command.
+    pub(crate) fn run_by<'a>(mut self, runner: impl IntoIterator<Item = &'a str>) -> Self {
+        self.runner = runner.into_iter().map(ToOwned::to_owned).collect();
+        self
+    }
+
     /// Listens on this port rather than a free one; a cluster's next servers take the ports after it.
     #[must_use = "this returns the changed configuration"]
     pub fn port(mut self, port: u16) -> Self {
@@ -75,7 +86,7 @@ impl Config {
         line(format!("listen: \"127.0.0.1:{}\"", place.client));
         line(format!("http: \"127.0.0.1:{}\"", place.monitor));
         line(format!("log_file: {}", quoted(&log_file(dir).to_string_lossy())));
-        let store = quoted(&dir.join("store").to_string_lossy());
+        let store = quoted(&dir.join(STORE).to_string_lossy());
         let sync = if self.sync_always { ", sync_interval: always" } else { "" };
         line(format!("jetstream {{ store_dir: {store}{sync}{} }}", self.jetstream));
         if let Some(bytes) = self.max_payload {

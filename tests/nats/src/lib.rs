@@ -24,6 +24,7 @@
 mod cluster;
 mod config;
 mod dir;
+mod disk;
 mod find;
 mod lock;
 mod monitor;
@@ -36,6 +37,7 @@ mod wait;
 
 pub use cluster::Cluster;
 pub use config::Config;
+pub use disk::Disk;
 pub use find::{VARIABLE, VERSION, find, kept_in};
 pub use ports::free_port;
 pub use process::Process;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::config::{Config, Place, log_file};
+use crate::config::{Config, Place, STORE, log_file};
 use crate::dir::Dir;
 use crate::find::find;
 use crate::lock::Lock;
@@ -27,7 +27,8 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Server {
     place: Place,
-    program: PathBuf,
+    /// The program, after what runs it.
+    program: Vec<PathBuf>,
     process: Lock<Process>,
     // Dropped after the process, which writes here until it ends.
     dir: Dir,
@@ -105,7 +106,7 @@ impl Server {
     /// Where its JetStream keeps everything; to be touched only while the server is down.
     #[must_use]
     pub fn store_dir(&self) -> PathBuf {
-        self.dir().join("store")
+        self.dir().join(STORE)
     }
 
     /// Everything it has logged, and what it printed before it had a log.
@@ -168,7 +169,8 @@ impl Server {
     }
 
     pub(crate) fn launch(config: &Config, place: Place, dir: Option<PathBuf>) -> Result<Self, Trouble> {
-        let program = find().map_err(Trouble::Other)?;
+        let runner = config.runner.iter().map(PathBuf::from);
+        let program: Vec<_> = runner.chain([find().map_err(Trouble::Other)?]).collect();
         let dir = dir.map_or_else(Dir::fresh, Dir::given).map_err(Trouble::Other)?;
         let file = config_file(dir.path());
         fs::write(&file, config.text(dir.path(), &place))
@@ -217,14 +219,16 @@ pub(crate) fn retried<T>(is_fixed: bool, mut start: impl FnMut() -> Result<T, Tr
     start().map_err(Trouble::into_text)
 }
 
-fn spawn(program: &Path, dir: &Dir) -> Result<Process, String> {
+fn spawn(program: &[PathBuf], dir: &Dir) -> Result<Process, String> {
     let printed = printed_file(dir.path());
     let printed = fs::File::create(&printed)
         .and_then(|file| Ok((file.try_clone()?, file)))
         .map_err(|error| format!("cannot write {}: {error}", printed.display()));
     let (stdout, stderr) = printed?;
-    let mut command = Command::new(program);
+    let (first, rest) = program.split_first().expect("a program was found");
+    let mut command = Command::new(first);
     command
+        .args(rest)
         .arg("--config")
         .arg(config_file(dir.path()))
         .stdout(Stdio::from(stdout))

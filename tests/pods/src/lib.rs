@@ -23,6 +23,13 @@ pub enum Answered {
     Ready,
     /// A note stands at this offset.
     Noted(u64),
+    /// A note was not acknowledged.
+    Unacknowledged {
+        /// Why.
+        why: String,
+        /// Whether it may be in the log.
+        may_be_there: bool,
+    },
     /// The notes it shows.
     Notes(Vec<String>),
     /// Records below this offset are gone.

@@ -4,10 +4,13 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use pods::{Answered, Asked, Life, Noted};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Stdout};
-use via_backplane::{Backplane, Engine, Events, Waited};
+use via_backplane::{Backplane, Engine, Events, Retry, Waited};
 
 /// How long a fact may take on a machine that builds meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the server may take for a request: short, because what it refuses by silence is waited for.
+const REQUEST: Duration = Duration::from_secs(3);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -15,8 +18,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 async fn main() -> Result<(), Failure> {
     let life = std::env::args().nth(1).ok_or("how to live is the first argument, as JSON")?;
     let life: Life = serde_json::from_str(&life)?;
-    let backplane: Arc<dyn Backplane> =
-        Arc::new(vianats::Builder::new(&life.url).connect_timeout(PATIENCE).connect().await?);
+    let backplane: Arc<dyn Backplane> = Arc::new(
+        vianats::Builder::new(&life.url).connect_timeout(PATIENCE).request_timeout(REQUEST).connect().await?,
+    );
     let engine = Engine::builder(backplane)
         .with_snapshot_interval(life.snapshot_interval)
         .with_snapshot_pause(Duration::ZERO)
@@ -29,13 +33,16 @@ async fn main() -> Result<(), Failure> {
     let mut asked = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = asked.next_line().await? {
         let answered = match serde_json::from_str(&line)? {
-            Asked::Note(text) => {
-                let position = notes.append(Noted { text }).await?;
-                match notes.wait_for(&position, PATIENCE).await {
+            Asked::Note(text) => match notes.append(Noted { text }).await {
+                Ok(position) => match notes.wait_for(&position, PATIENCE).await {
                     Waited::Reached => Answered::Noted(position.cursor.offset.0),
                     waited => return Err(format!("the note is not folded: {waited:?}").into()),
-                }
-            }
+                },
+                Err(error) => Answered::Unacknowledged {
+                    may_be_there: error.retry() == Retry::MayDuplicate,
+                    why: format!("{error}: {:?}", error.source().map(ToString::to_string)),
+                },
+            },
             Asked::Notes(count) => Answered::Notes(shown(&notes, count).await?),
             Asked::Floor => {
                 let compactor = engine.backplane().compactor().ok_or("JetStream compacts")?;

@@ -1,4 +1,5 @@
 //! What pods survive that are processes of their own.
 
+mod disk;
 mod paused;
 mod process;

@@ -45,8 +45,14 @@ impl Pod {
 
     /// Appends a note; answers where it stands.
     pub(crate) fn note(&mut self, text: &str) -> u64 {
+        self.try_note(text).unwrap_or_else(|(why, _)| panic!("`{text}` was not acknowledged: {why}"))
+    }
+
+    /// As [`note`](Self::note); or why it was not acknowledged, and whether it may be in the log.
+    pub(crate) fn try_note(&mut self, text: &str) -> Result<u64, (String, bool)> {
         match self.ask(&Asked::Note(text.to_owned())) {
-            Answered::Noted(offset) => offset,
+            Answered::Noted(offset) => Ok(offset),
+            Answered::Unacknowledged { why, may_be_there } => Err((why, may_be_there)),
             other => panic!("the pod answered {other:?}"),
         }
     }
