@@ -5,13 +5,16 @@
 //! than a publish was that. So answers come to one inbox here, are handed out by its reader, and those that will not come are
 //! told of by whoever looks at all of them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use async_nats::{Message, StatusCode, Subject};
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::link::{Failed, Moment};
+
+/// Digits of a request's number. There are always as many, so that where its answer goes is written without growing.
+const NUMBER: usize = 16;
 
 /// What a request comes to.
 pub(crate) type Answer = Result<Message, Failed>;
@@ -66,13 +69,17 @@ impl Answers {
             waiting.requests.insert(number, Waiter { asked, answer });
             number
         };
-        (format!("{}{number}", self.root), answered)
+        let mut inbox = String::with_capacity(self.root.len() + NUMBER);
+        inbox.push_str(&self.root);
+        write!(inbox, "{number:0NUMBER$x}").expect("a string takes everything");
+        (inbox, answered)
     }
 
     /// Hands a message to whoever waits for it.
     pub(crate) fn take(&self, message: Message) {
-        let number = message.subject.strip_prefix(&*self.root).and_then(|number| number.parse().ok());
-        let waiter = number.and_then(|number: u64| self.waiting.lock().requests.remove(&number));
+        let number = message.subject.strip_prefix(&*self.root);
+        let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
+        let waiter = number.and_then(|number| self.waiting.lock().requests.remove(&number));
         let Some(Waiter { answer, .. }) = waiter else { return };
         let told = match message.status {
             Some(StatusCode::NO_RESPONDERS) => Err(Failed::NoResponders),
