@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use async_nats::Message;
 use serde::Deserialize;
 use via_backplane::{BackendError, ErrorKind};
 
@@ -50,8 +49,8 @@ impl fmt::Display for Stored {
 }
 
 /// Reads an ack.
-pub(crate) fn read(message: &Message) -> Result<Stored, NotStored> {
-    if let Some(sequence) = plain(&message.payload) {
+pub(crate) fn read(payload: &[u8]) -> Result<Stored, NotStored> {
+    if let Some(sequence) = plain(payload) {
         return Ok(Stored { sequence, duplicate: false });
     }
     #[derive(Deserialize)]
@@ -62,11 +61,11 @@ pub(crate) fn read(message: &Message) -> Result<Stored, NotStored> {
         duplicate: bool,
         error: Option<Refusal>,
     }
-    match serde_json::from_slice::<Answer>(&message.payload) {
+    match serde_json::from_slice::<Answer>(payload) {
         Ok(Answer { error: Some(refusal), .. }) => Err(NotStored::Refused(refusal)),
         Ok(Answer { seq, duplicate, .. }) if seq > 0 => Ok(Stored { sequence: seq, duplicate }),
-        Ok(_) => Err(NotStored::Garbled(garbled(message))),
-        Err(error) => Err(NotStored::Garbled(garbled(message).with_source(error))),
+        Ok(_) => Err(NotStored::Garbled(garbled(payload))),
+        Err(error) => Err(NotStored::Garbled(garbled(payload).with_source(error))),
     }
 }
 
@@ -78,11 +77,8 @@ fn plain(payload: &[u8]) -> Option<u64> {
     (sequence > 0).then_some(sequence)
 }
 
-fn garbled(message: &Message) -> BackendError {
-    BackendError::new(
-        ErrorKind::Internal,
-        format!("an ack was not understood: {} bytes", message.payload.len()),
-    )
+fn garbled(payload: &[u8]) -> BackendError {
+    BackendError::new(ErrorKind::Internal, format!("an ack was not understood: {} bytes", payload.len()))
 }
 
 #[cfg(test)]
@@ -90,15 +86,7 @@ mod tests {
     use super::*;
 
     fn ack(text: &str) -> Result<Stored, NotStored> {
-        read(&Message {
-            subject: "ack".into(),
-            reply: None,
-            payload: text.to_owned().into(),
-            headers: None,
-            status: None,
-            description: None,
-            length: text.len(),
-        })
+        read(text.as_bytes())
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use async_nats::{Message, StatusCode, Subject};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -16,8 +17,8 @@ use crate::link::{Failed, Moment};
 /// Digits of a request's number. There are always as many, so that where its answer goes is written without growing.
 const NUMBER: usize = 16;
 
-/// What a request comes to.
-pub(crate) type Answer = Result<Message, Failed>;
+/// What a request comes to: of a message, nobody wants more than its payload, and thousands may wait.
+pub(crate) type Answer = Result<Bytes, Failed>;
 
 /// The requests that wait for an answer. None waits for longer than it wants to, so there are as many as callers ask.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Answers {
         let Some(Waiter { answer, .. }) = waiter else { return };
         let told = match message.status {
             Some(StatusCode::NO_RESPONDERS) => Err(Failed::NoResponders),
-            _ => Ok(message),
+            _ => Ok(message.payload),
         };
         answer.send(told).ok(); // The asker may have left; that is its right.
     }
@@ -125,7 +126,7 @@ mod tests {
     }
 
     fn message(subject: &str, status: Option<StatusCode>) -> Message {
-        let (subject, payload) = (subject.into(), "answer".into());
+        let (subject, payload) = (subject.into(), subject.to_owned().into());
         Message { subject, payload, status, reply: None, headers: None, description: None, length: 0 }
     }
 
@@ -143,7 +144,7 @@ mod tests {
         assert!(matches!(two.try_recv(), Ok(Err(Failed::NoResponders))));
         one.try_recv().expect_err("nobody has answered that");
         answers.take(message(&first, None));
-        assert!(matches!(one.try_recv(), Ok(Ok(message)) if message.subject.as_str() == first));
+        assert!(matches!(one.try_recv(), Ok(Ok(payload)) if payload == first));
         assert_eq!(waiting(&answers), 0);
     }
 

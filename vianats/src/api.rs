@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::Message;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -10,7 +9,10 @@ use serde_json::json;
 use tokio::time::Instant;
 use via_backplane::{BackendError, ErrorKind};
 
-use crate::link::{Failed, Link, unavailable};
+use crate::{
+    answers::Answer,
+    link::{Failed, Link, unavailable},
+};
 
 /// No message is where one was asked for.
 pub(crate) const NO_MESSAGE_FOUND: u64 = 10037;
@@ -98,10 +100,10 @@ pub(crate) async fn call<T: DeserializeOwned>(
                 .with_source(error),
         )
     };
-    let outcome: Outcome = serde_json::from_slice(&answer.payload).map_err(understood)?;
+    let outcome: Outcome = serde_json::from_slice(&answer).map_err(understood)?;
     match outcome.error {
         Some(refusal) => Err(ApiError::Refused(refusal)),
-        None => serde_json::from_slice(&answer.payload).map_err(understood),
+        None => serde_json::from_slice(&answer).map_err(understood),
     }
 }
 
@@ -109,7 +111,7 @@ pub(crate) async fn call<T: DeserializeOwned>(
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Asks again and again, for as long as a request may take: every call of the API may be repeated.
-async fn ask(link: &Link, subject: &str, body: Bytes) -> Result<Message, Failed> {
+async fn ask(link: &Link, subject: &str, body: Bytes) -> Answer {
     let deadline = Instant::now() + link.request_timeout();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

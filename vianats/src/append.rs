@@ -131,7 +131,6 @@ impl Pod {
             return Box::pin(self.unless_repeated(generation, append, conflict)).await;
         }
         let sent_at = generation.highest.load(Ordering::Acquire);
-        // What is kept while the rest waits should be small, and messages are not.
         let told = match &append.entries {
             Entries::One(entry) if append.expect.len() <= 1 => {
                 let published = self.publish(generation, entry, append.expect.first(), append.id.as_ref());

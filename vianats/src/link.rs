@@ -10,9 +10,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{
-    Client, HeaderMap, Message, PublishErrorKind, Statistics, Subject, Subscriber, connection::State,
-};
+use async_nats::{Client, HeaderMap, PublishErrorKind, Statistics, Subject, Subscriber, connection::State};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
@@ -23,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use via_backplane::{BackendError, ErrorKind, OnStop, Supervisor};
 
-use crate::answers::{Answers, Asked};
+use crate::answers::{Answer, Answers, Asked};
 
 /// How often the client is asked for its state (one that this crate made says so by itself, at once), and whether a request
 /// has waited for long enough.
@@ -366,7 +364,7 @@ impl Link {
         subject: String,
         headers: Option<HeaderMap>,
         payload: Bytes,
-    ) -> impl Future<Output = Result<Message, Failed>> {
+    ) -> impl Future<Output = Answer> {
         self.request_within(self.0.request_timeout, subject, headers, payload)
     }
 
@@ -377,7 +375,7 @@ impl Link {
         subject: String,
         headers: Option<HeaderMap>,
         payload: Bytes,
-    ) -> Result<Message, Failed> {
+    ) -> Answer {
         self.reachable().await.map_err(Failed::NotSent)?;
         let (subject, since) = (Subject::from(subject), self.now());
         let until = Instant::now() + patience;

@@ -1,11 +1,12 @@
 //! The messages an append becomes: one publish, an atomic batch, or a question.
 
-use async_nats::{HeaderMap, Message};
+use async_nats::HeaderMap;
 use bytes::Bytes;
 use via_backplane::{AppendError, AppendId, BackendError, Entry, ErrorKind, Expectation, Key, OnStop};
 
 use crate::{
     ack::{self, NotStored},
+    answers::Answer,
     api::Refusal,
     generation::Generation,
     link::{Failed, Link},
@@ -63,7 +64,7 @@ impl Pod {
         entry: &Entry,
         expected: Option<&Expectation>,
         id: Option<&AppendId>,
-    ) -> impl Future<Output = Result<Message, Failed>> {
+    ) -> impl Future<Output = Answer> {
         let mut headers = None;
         if let Some(id) = id {
             headers.get_or_insert_with(HeaderMap::new).insert(MESSAGE_ID, message_id(&entry.key, id));
@@ -82,7 +83,7 @@ impl Pod {
         entries: &[Entry],
         expected: &[Expectation],
         id: Option<&AppendId>,
-    ) -> Result<Message, Failed> {
+    ) -> Answer {
         let mut guards = Guards::assign(entries, expected);
         let mut messages = Vec::with_capacity(entries.len() + guards.homeless.len());
         for (index, entry) in entries.iter().enumerate() {
@@ -110,7 +111,7 @@ impl Pod {
 }
 
 /// Sends the messages of an atomic batch; answers the ack of the last one.
-async fn send_batch(link: &Link, messages: Vec<(String, HeaderMap, Bytes)>) -> Result<Message, Failed> {
+async fn send_batch(link: &Link, messages: Vec<(String, HeaderMap, Bytes)>) -> Answer {
     let batch = format!("{:032x}", rand::random::<u128>());
     let last = messages.len();
     for (index, (subject, mut headers, payload)) in messages.into_iter().enumerate() {
