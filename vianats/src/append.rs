@@ -66,7 +66,6 @@ impl Appender {
 impl Pod {
     pub(crate) async fn append_records(&self, append: Append) -> Result<Appended, AppendError> {
         self.check_size(&append.entries)?;
-        self.link().reachable().await.map_err(AppendError::Backend)?;
         let _turn = self.appender().turn(&append.entries, self.link().request_timeout()).await?;
         let is_one = matches!(append.entries, Entries::One(_));
         let counted = (is_one && is_plain(&append)).then(|| self.appender().groups.begin());
@@ -133,7 +132,8 @@ impl Pod {
         let sent_at = generation.highest.load(Ordering::Acquire);
         let told = match &append.entries {
             Entries::One(entry) if append.expect.len() <= 1 => {
-                let published = self.publish(generation, entry, append.expect.first(), append.id.as_ref());
+                let (expected, id) = (append.expect.first(), append.id.as_ref());
+                let published = self.publish(generation, entry, expected, id, deadline);
                 published.await.map(|answer| ack::read(&answer))
             }
             entries => {

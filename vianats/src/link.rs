@@ -319,19 +319,19 @@ impl Link {
         Box::pin(self.connected_again()).await
     }
 
-    /// As [`connected`](Self::connected), for those who need not know when the connection ends.
+    /// As [`connected`](Self::connected), for those who need not know when the connection ends; `true` if it was waited for.
     ///
     /// # Errors
     /// The same.
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub(crate) async fn reachable(&self) -> Result<(), BackendError> {
+    pub(crate) async fn reachable(&self) -> Result<bool, BackendError> {
         match self.is_up() {
             Err(error) if error.kind() == ErrorKind::Unavailable => {
-                Box::pin(self.connected_again()).await.map(drop)
+                Box::pin(self.connected_again()).await.map(|_| true)
             }
-            decided => decided,
+            decided => decided.map(|()| false),
         }
     }
 
@@ -369,16 +369,29 @@ impl Link {
     }
 
     /// As [`request`](Self::request), for less time.
-    pub(crate) async fn request_within(
+    pub(crate) fn request_within(
         &self,
         patience: Duration,
         subject: String,
         headers: Option<HeaderMap>,
         payload: Bytes,
+    ) -> impl Future<Output = Answer> {
+        self.request_until(Instant::now() + patience, patience, subject, headers, payload)
+    }
+
+    /// As [`request`](Self::request), until then, which is `patience` from now; or for that long, once there is a connection again.
+    pub(crate) async fn request_until(
+        &self,
+        mut until: Instant,
+        patience: Duration,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
     ) -> Answer {
-        self.reachable().await.map_err(Failed::NotSent)?;
+        if self.reachable().await.map_err(Failed::NotSent)? {
+            until = Instant::now() + patience;
+        }
         let (subject, since) = (Subject::from(subject), self.now());
-        let until = Instant::now() + patience;
         let asked = Asked { subject: subject.clone(), since, until, patience };
         let (reply, mut answer) = self.0.answers.expect(asked);
         // What ended before this was entered has told nobody of it.

@@ -2,6 +2,7 @@
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use tokio::time::Instant;
 use via_backplane::{AppendError, AppendId, BackendError, Entry, ErrorKind, Expectation, Key, OnStop};
 
 use crate::{
@@ -64,6 +65,7 @@ impl Pod {
         entry: &Entry,
         expected: Option<&Expectation>,
         id: Option<&AppendId>,
+        deadline: Instant,
     ) -> impl Future<Output = Answer> {
         let mut headers = None;
         if let Some(id) = id {
@@ -73,7 +75,14 @@ impl Pod {
             let headers = headers.get_or_insert_with(HeaderMap::new);
             expect(generation, expected, &entry.key, headers);
         }
-        self.link().request(generation.subjects.events(&entry.key), headers, entry.record.clone())
+        let subject = generation.subjects.events(&entry.key);
+        self.link().request_until(
+            deadline,
+            self.link().request_timeout(),
+            subject,
+            headers,
+            entry.record.clone(),
+        )
     }
 
     /// Publishes an atomic batch: every message but the last goes out unanswered, and the last one's ack is the batch's.

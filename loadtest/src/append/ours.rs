@@ -1,12 +1,16 @@
 //! The adapter: the same messages through `EventLog::append`.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures_util::{
+    future::{join_all, maybe_done},
+    poll,
+};
 use via_backplane::{Append, AppendError, Backplane as _, Entries, Entry, Key, OnStop, Supervisor};
 use vianats::Nats;
 
@@ -57,17 +61,25 @@ impl Ours {
         Ok(count)
     }
 
-    /// One task of an app, with so many appends waiting at once.
+    /// One task of an app, with so many appends waiting at once. It waits for the oldest, as the raw loop does.
     async fn caller(self, window: usize, until: Instant) -> Result<usize, Box<Failure>> {
-        let mut appends: FuturesUnordered<_> = (0..window).map(|_| self.append()).collect();
-        let mut count = 0;
-        while let Some(appended) = appends.next().await {
-            appended?;
-            count += 1;
-            if Instant::now() < until {
-                appends.push(self.append());
+        // Sent by the first poll.
+        let begin = || async {
+            let mut append = Box::pin(maybe_done(self.append()));
+            let _sent = poll!(append.as_mut());
+            append
+        };
+        let (mut waiting, mut count) = (VecDeque::with_capacity(window), 0);
+        loop {
+            let goes_on = Instant::now() < until;
+            if goes_on && waiting.len() < window {
+                waiting.push_back(begin().await);
+                continue;
             }
+            let Some(mut oldest) = waiting.pop_front() else { return Ok(count) };
+            oldest.as_mut().await;
+            oldest.as_mut().take_output().expect("it was waited for")?;
+            count += 1;
         }
-        Ok(count)
     }
 }
