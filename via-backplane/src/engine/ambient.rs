@@ -127,6 +127,10 @@ pub struct Rules {
     pub reload_manifest: bool,
     /// §4: a projection that skipped a record writes no snapshot.
     pub dirty_writes_none: bool,
+    /// §5: a contender counts only time between looks that were answered.
+    pub count_answered_looks: bool,
+    /// §5: a contender takes exactly the revision whose stillness it timed.
+    pub take_what_was_timed: bool,
     /// §7: a load reads up to a head that was asked for after its key's records began to be kept.
     pub load_to_head: bool,
     /// §7: a key's records are kept for it while it is being loaded.
@@ -158,6 +162,8 @@ impl Rules {
         commit_at_claim: true,
         reload_manifest: true,
         dirty_writes_none: true,
+        count_answered_looks: true,
+        take_what_was_timed: true,
         load_to_head: true,
         buffer_while_loading: true,
         spare_loads: true,

@@ -9,6 +9,8 @@ mod cell;
 mod cells;
 mod changes;
 mod compaction;
+#[cfg_attr(not(test), expect(dead_code, reason = "leases are here before the consumers that hold them"))]
+mod consumer;
 mod control;
 mod decide;
 mod decode;

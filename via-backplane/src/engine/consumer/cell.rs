@@ -1,0 +1,229 @@
+//! A consumer's cell as it is stored, and what may be made of it (PROTOCOL §5).
+
+use bytes::Bytes;
+
+use crate::{Cursor, Epoch, Offset, RecordId, engine::owned_cell::Owned};
+
+/// Records whose attempts are kept at a time: a consumer begins no more.
+pub(super) const MAX_ATTEMPTED: usize = 1_024;
+
+/// Which engine, as cells name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner(Bytes);
+
+impl Owner {
+    pub(super) fn of(bits: u128) -> Self {
+        Self(Bytes::copy_from_slice(&bits.to_be_bytes()))
+    }
+}
+
+/// See `proto/consumer.proto`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ConsumerCell {
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    owner: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    epoch: Bytes,
+    #[prost(uint64, tag = "5")]
+    committed: u64,
+    #[prost(bytes = "bytes", tag = "6")]
+    committed_id: Bytes,
+    #[prost(uint32, tag = "7")]
+    deaths: u32,
+    #[prost(message, repeated, tag = "8")]
+    attempted: Vec<Attempted>,
+    #[prost(uint32, tag = "9")]
+    pub(super) spread: u32,
+    #[prost(bool, tag = "10")]
+    pub(super) paused: bool,
+    #[prost(message, optional, tag = "11")]
+    pub(super) retired: Option<Retired>,
+    #[prost(message, optional, tag = "12")]
+    pub(super) needs: Option<Needs>,
+    #[prost(string, tag = "13")]
+    pub(super) successor_of: String,
+}
+
+/// A record that was attempted and not handled.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct Attempted {
+    #[prost(uint64, tag = "1")]
+    offset: u64,
+    #[prost(uint32, tag = "2")]
+    attempts: u32,
+}
+
+/// Another consumer goes on from here.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Retired {
+    #[prost(uint64, tag = "1")]
+    pub(super) at: u64,
+    #[prost(string, tag = "2")]
+    pub(super) successor: String,
+}
+
+/// An event that the last owner could not decode.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Needs {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(uint32, tag = "2")]
+    pub(super) version: u32,
+}
+
+impl Owned for ConsumerCell {
+    const FORMAT: u32 = 1;
+}
+
+impl ConsumerCell {
+    /// A consumer that nobody has run yet, and that wants what is above `start`.
+    pub(super) fn new(start: Cursor) -> Self {
+        let mut cell = Self::default();
+        cell.seek(start);
+        cell
+    }
+
+    /// Every record of the consumer up to here was handled.
+    pub(super) fn committed(&self) -> Cursor {
+        let id = self.committed_id.as_ref().try_into().map(RecordId).unwrap_or_default();
+        let epoch = self.epoch.as_ref().try_into().map(u128::from_be_bytes).unwrap_or_default();
+        Cursor { epoch: Epoch(epoch), offset: Offset(self.committed), id }
+    }
+
+    pub(super) fn is_owned_by(&self, owner: &Owner) -> bool {
+        self.owner == owner.0
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.owner.is_empty()
+    }
+
+    /// Whether anybody may run it.
+    pub(super) fn is_active(&self) -> bool {
+        !self.paused && self.retired.is_none()
+    }
+
+    /// Takes it over, from nobody or from an owner that has gone without a word: then whatever that had begun counts as attempted.
+    pub(super) fn claim(&mut self, owner: &Owner) {
+        if !self.is_free() {
+            self.deaths = self.deaths.saturating_add(1);
+        }
+        self.term += 1;
+        self.owner = owner.0.clone();
+        self.needs = None;
+    }
+
+    /// Gives it up, with everything in order.
+    pub(super) fn release(&mut self) {
+        self.owner = Bytes::new();
+        self.spread = 0;
+    }
+
+    /// Every record up to here was handled.
+    pub(super) fn commit(&mut self, to: Cursor) {
+        if to.offset.0 > self.committed {
+            self.deaths = 0;
+        }
+        self.committed = to.offset.0;
+        self.committed_id = Bytes::copy_from_slice(&to.id.0);
+        self.attempted.retain(|attempted| attempted.offset > to.offset.0);
+    }
+
+    /// Has it go on somewhere else, or in another epoch. Nothing counts as attempted there.
+    pub(super) fn seek(&mut self, to: Cursor) {
+        self.epoch = Bytes::copy_from_slice(&to.epoch.0.to_be_bytes());
+        self.committed = to.offset.0;
+        self.committed_id =
+            if to.id == RecordId::default() { Bytes::new() } else { Bytes::copy_from_slice(&to.id.0) };
+        (self.deaths, self.spread) = (0, 0);
+        self.attempted.clear();
+        self.needs = None;
+    }
+
+    /// How often a record was attempted, as far as is written down. The first one above `committed` is what kills its owners,
+    /// if anything is: after a death its owner begins one record at a time.
+    pub(super) fn attempts(&self, offset: Offset, is_first: bool) -> u32 {
+        let deaths = if is_first { self.deaths } else { 0 };
+        let found = self.attempted.binary_search_by_key(&offset.0, |attempted| attempted.offset);
+        found.map_or(0, |at| self.attempted[at].attempts).saturating_add(deaths)
+    }
+
+    /// Writes down how often records above `committed` were attempted, deaths included; they come in the order of their offsets.
+    pub(super) fn note_attempts(&mut self, attempted: impl IntoIterator<Item = (Offset, u32)>) {
+        let attempted =
+            attempted.into_iter().map(|(Offset(offset), attempts)| Attempted { offset, attempts });
+        self.attempted =
+            attempted.filter(|attempted| attempted.offset > self.committed).take(MAX_ATTEMPTED).collect();
+        // Whoever writes this has counted them where they belong.
+        self.deaths = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: Epoch = Epoch(7);
+
+    fn at(offset: u64) -> Cursor {
+        Cursor { epoch: EPOCH, offset: Offset(offset), id: RecordId([offset as u8; 16]) }
+    }
+
+    fn owner(bits: u128) -> Owner {
+        Owner::of(bits)
+    }
+
+    #[test]
+    fn a_takeover_after_a_death_is_an_attempt_of_the_first_record_alone() {
+        let mut cell = ConsumerCell::new(at(10));
+        cell.claim(&owner(1));
+        assert_eq!((cell.term, cell.attempts(Offset(11), true)), (1, 0));
+        cell.claim(&owner(2));
+        cell.claim(&owner(3));
+        assert_eq!((cell.term, cell.attempts(Offset(11), true), cell.attempts(Offset(12), false)), (3, 2, 0));
+        cell.note_attempts([(Offset(11), 4), (Offset(12), 1)]);
+        assert_eq!((cell.attempts(Offset(11), true), cell.attempts(Offset(12), false)), (4, 1));
+        cell.claim(&owner(4));
+        assert_eq!(cell.attempts(Offset(11), true), 5);
+        cell.commit(at(11));
+        assert_eq!(
+            (cell.attempts(Offset(12), true), cell.committed()),
+            (1, at(11)),
+            "the next one is none the worse"
+        );
+    }
+
+    #[test]
+    fn what_is_released_is_taken_by_anybody_and_counts_as_no_attempt() {
+        let mut cell = ConsumerCell::new(at(0));
+        cell.claim(&owner(1));
+        assert!(cell.is_owned_by(&owner(1)) && !cell.is_free() && !cell.is_owned_by(&owner(2)));
+        cell.release();
+        assert!(cell.is_free());
+        cell.claim(&owner(2));
+        assert_eq!((cell.term, cell.attempts(Offset(1), true)), (2, 0));
+    }
+
+    #[test]
+    fn a_seek_begins_afresh() {
+        let mut cell = ConsumerCell::new(Cursor::begin(EPOCH));
+        assert_eq!(cell.committed(), Cursor::begin(EPOCH));
+        cell.claim(&owner(1));
+        cell.claim(&owner(2));
+        cell.note_attempts([(Offset(1), 9)]);
+        cell.seek(at(50));
+        assert_eq!((cell.committed(), cell.attempts(Offset(51), true)), (at(50), 0));
+        cell.seek(Cursor::begin(EPOCH));
+        assert_eq!((cell.committed(), cell.attempts(Offset(1), true)), (Cursor::begin(EPOCH), 0));
+    }
+
+    #[test]
+    fn only_so_many_attempts_are_kept() {
+        let mut cell = ConsumerCell::new(at(0));
+        cell.note_attempts((0..5_000).map(|offset| (Offset(offset), 1)));
+        assert_eq!(cell.attempted.len(), MAX_ATTEMPTED);
+        assert_eq!(cell.attempted[0].offset, 1, "nothing is below what was committed");
+    }
+}

@@ -1,0 +1,209 @@
+//! Holding a consumer, and coming to hold it (PROTOCOL §5).
+//!
+//! Every write is a compare-and-swap on the consumer's cell, so whoever was deposed learns of it with the next one. What a deposed owner
+//! still does meanwhile, it does under its old term; so it begins nothing that may outlast its lease.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+
+use super::{
+    cell::{ConsumerCell, Owner},
+    stillness::Stillness,
+};
+use crate::{
+    BackendError, Backplane, CellKey, CellSelector, Change, ErrorKind, Expected, Rev,
+    engine::{
+        ambient::Ambient,
+        owned_cell::{self, Held, OwnedError, Put},
+    },
+};
+
+/// How many looks there are within a lease.
+const LOOKS: u32 = 10;
+
+/// Where a consumer's cell is, and who asks.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) backplane: Arc<dyn Backplane>,
+    pub(super) ambient: Ambient,
+    pub(super) key: CellKey,
+    pub(super) owner: Owner,
+    /// How long a lease lasts that is not renewed.
+    pub(super) lasts: Duration,
+}
+
+/// A consumer that this pod holds.
+pub(super) struct Lease {
+    place: Place,
+    held: Held<ConsumerCell>,
+    /// When the last write was sent that was acknowledged.
+    renewed: Duration,
+}
+
+/// Why a write did not take place as it was meant.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// Somebody else holds the consumer, or nobody may: it is over.
+    Deposed,
+    /// Somebody has changed the cell, and this pod holds it all the same: what is in it now decides.
+    Changed,
+    /// The store did not take the write, or nobody knows: once more, later.
+    Unreached(OwnedError),
+}
+
+impl Place {
+    pub(super) async fn load(&self) -> Result<Option<Held<ConsumerCell>>, OwnedError> {
+        owned_cell::load(self.backplane.store(), &self.key).await
+    }
+
+    async fn put(
+        &self,
+        at: &Held<ConsumerCell>,
+        value: ConsumerCell,
+    ) -> Result<Put<ConsumerCell>, OwnedError> {
+        let (store, entropy) = (self.backplane.store(), &*self.ambient.entropy);
+        owned_cell::put_at(store, entropy, &self.key, Expected::At(at.rev), value).await
+    }
+
+    fn now(&self) -> Duration {
+        self.ambient.monotonic.now()
+    }
+
+    /// Waits until this pod holds the consumer; `None` once there is none any more.
+    ///
+    /// It is taken at once where nobody holds it, and after it was still for as long as a lease lasts. Then what is cas is the very
+    /// revision that was still: an owner that renewed in the last moment keeps it. `may` says whether this pod can run what it finds.
+    ///
+    /// # Cancel safety
+    /// Dropped in the middle of a write, it may hold the consumer without a word: its successor waits for as long as a lease lasts.
+    pub(super) async fn contend(&self, may: impl Fn(&ConsumerCell) -> bool) -> Option<Lease> {
+        let mut stillness = Stillness::default();
+        loop {
+            let sent = self.now();
+            let found = match self.load().await {
+                Ok(None) => return None,
+                Ok(Some(found)) => found,
+                Err(error) => {
+                    tracing::debug!(cell = %self.key, %error, "a consumer's cell cannot be looked at");
+                    if self.ambient.rules().count_answered_looks {
+                        stillness.failed();
+                    }
+                    tokio::time::sleep(self.look_every()).await;
+                    continue;
+                }
+            };
+            let still = stillness.found(found.rev, sent, self.now());
+            let is_left = still >= self.lasts;
+            let found = if is_left { self.as_timed(found).await } else { found };
+            let is_free = found.value.is_free() || found.value.is_owned_by(&self.owner) || is_left;
+            if is_free && may(&found.value) {
+                match self.take(&found).await {
+                    Ok(Put::Written(held)) => {
+                        return Some(Lease { place: self.clone(), held, renewed: sent });
+                    }
+                    Ok(Put::Conflict) => continue,
+                    Err(error) => tracing::debug!(cell = %self.key, %error, "a consumer was not taken over"),
+                }
+            }
+            self.wait_for_a_change(found.rev).await;
+        }
+    }
+
+    /// Takes the consumer at the revision that was found.
+    async fn take(&self, found: &Held<ConsumerCell>) -> Result<Put<ConsumerCell>, OwnedError> {
+        let mut value = found.value.clone();
+        value.claim(&self.owner);
+        self.put(found, value).await
+    }
+
+    /// What was timed is what is taken. Without the rule, whatever is there by now.
+    async fn as_timed(&self, found: Held<ConsumerCell>) -> Held<ConsumerCell> {
+        if self.ambient.rules().take_what_was_timed {
+            return found;
+        }
+        self.load().await.ok().flatten().unwrap_or(found)
+    }
+
+    fn look_every(&self) -> Duration {
+        self.lasts / LOOKS
+    }
+
+    /// Waits until the cell is at another revision, as far as the store tells, or until it is time for another look.
+    async fn wait_for_a_change(&self, known: Rev) {
+        let selector = CellSelector::One(self.key.clone());
+        let changes = async {
+            let watch = self.backplane.store().watch(&selector).await;
+            let Ok(watch) = watch else { return std::future::pending().await };
+            let is_news = |change: &Result<Change, _>| match change {
+                Ok(Change::Put { rev, .. }) => *rev > known,
+                Ok(Change::Begin | Change::End) => false,
+                _ => true,
+            };
+            watch.filter(|change| std::future::ready(is_news(change))).boxed().next().await;
+        };
+        tokio::select! {
+            biased;
+            () = changes => {}
+            () = tokio::time::sleep(self.look_every()) => {}
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn cell(&self) -> &ConsumerCell {
+        &self.held.value
+    }
+
+    /// Until when an attempt may begin, by this pod's clock: what has begun then is over, or has timed out, before anybody takes over.
+    pub(super) fn begins_until(&self) -> Duration {
+        self.renewed + self.place.lasts * 2 / 3
+    }
+
+    /// When the lease is to be renewed.
+    pub(super) fn renews_at(&self) -> Duration {
+        self.renewed + self.place.lasts / 3
+    }
+
+    /// Changes the cell, which renews the lease.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the answer, not the write: the next one finds out.
+    pub(super) async fn write(&mut self, edit: impl FnOnce(&mut ConsumerCell)) -> Result<(), Lost> {
+        let mut value = self.held.value.clone();
+        edit(&mut value);
+        let sent = self.place.now();
+        match self.place.put(&self.held, value).await {
+            Ok(Put::Written(held)) => {
+                (self.held, self.renewed) = (held, sent);
+                Ok(())
+            }
+            Ok(Put::Conflict) => self.find_out().await,
+            Err(error) => Err(Lost::Unreached(error)),
+        }
+    }
+
+    /// Somebody else wrote, or an earlier write of this pod landed after all.
+    async fn find_out(&mut self) -> Result<(), Lost> {
+        match self.place.load().await {
+            Err(error) => Err(Lost::Unreached(error)),
+            Ok(Some(found)) if found.rev <= self.held.rev => {
+                let lags = BackendError::new(ErrorKind::Unavailable, "the store answers what was before");
+                Err(Lost::Unreached(OwnedError::Backend(lags)))
+            }
+            Ok(Some(found)) if self.is_mine(&found.value) => {
+                // The lease counts from what this pod itself has sent.
+                self.held = found;
+                Err(Lost::Changed)
+            }
+            Ok(_) => Err(Lost::Deposed),
+        }
+    }
+
+    fn is_mine(&self, cell: &ConsumerCell) -> bool {
+        cell.is_owned_by(&self.place.owner) && cell.term == self.cell().term
+    }
+}
+
+#[cfg(test)]
+mod tests;
