@@ -214,6 +214,8 @@ async fn outlives_an_outage(ambient: impl Fn(u64) -> Ambient) -> bool {
             sleep(LASTS / 3).await;
             lease.write(|_| {}).await.expect("nobody takes it");
         }
+        // The other one sees the last of them.
+        sleep(LOOK * 2).await;
         one.bench.store.always(Some(Fault::Fail));
         two.bench.store.always(Some(Fault::Fail));
         sleep(LASTS * 3).await;
