@@ -63,17 +63,14 @@ impl Ours {
 
     /// One task of an app, with so many appends waiting at once. It waits for the oldest, as the raw loop does.
     async fn caller(self, window: usize, until: Instant) -> Result<usize, Box<Failure>> {
-        // Sent by the first poll.
-        let begin = || async {
-            let mut append = Box::pin(maybe_done(self.append()));
-            let _sent = poll!(append.as_mut());
-            append
-        };
         let (mut waiting, mut count) = (VecDeque::with_capacity(window), 0);
         loop {
             let goes_on = Instant::now() < until;
             if goes_on && waiting.len() < window {
-                waiting.push_back(begin().await);
+                let mut append = Box::pin(maybe_done(self.append()));
+                // Sent by the first poll.
+                let _sent = poll!(append.as_mut());
+                waiting.push_back(append);
                 continue;
             }
             let Some(mut oldest) = waiting.pop_front() else { return Ok(count) };

@@ -102,7 +102,8 @@ impl Place {
                     Ok(Put::Written(held)) => {
                         return Some(Lease { place: self.clone(), held, renewed: sent });
                     }
-                    Ok(Put::Conflict) => continue,
+                    // Somebody was faster, or the store answered what was before: asking again at once would ask for ever.
+                    Ok(Put::Conflict) => tokio::time::sleep(self.look_every()).await,
                     Err(error) => tracing::debug!(cell = %self.key, %error, "a consumer was not taken over"),
                 }
             }

@@ -80,7 +80,7 @@ impl Window {
                 State::Handled => continue,
                 State::Waits if !busy.contains(&slot.record.key) => found = Some(index),
                 State::Rests(until) if until <= now && !busy.contains(&slot.record.key) => {
-                    found = Some(index)
+                    found = Some(index);
                 }
                 _ => {}
             }

@@ -323,6 +323,7 @@ impl Dice {
 
 /// A pod that takes, renews, stands still, leaves, dies and comes back, on a store that fails now and then.
 async fn lives(pod: Pod, tenures: Arc<Tenures>, dice: Dice) {
+    let mut last = 0;
     for _ in 0..40 {
         let faulty = match dice.below(8) {
             0 => Some(Fault::Fail),
@@ -336,6 +337,11 @@ async fn lives(pod: Pod, tenures: Arc<Tenures>, dice: Dice) {
         };
         let mut lease = taken.expect("there is a consumer");
         tenures.note(&lease);
+        // What it held itself it does not hold twice: its lives follow each other.
+        let term = std::mem::replace(&mut last, lease.cell().term);
+        if term + 1 == last {
+            tenures.ends(term, lease.begins_until() - LASTS * 2 / 3);
+        }
         for _ in 0..dice.below(12) {
             let stands_still = if dice.below(10) == 0 { LASTS * 2 } else { Duration::ZERO };
             sleep(LASTS / 3 + stands_still).await;
