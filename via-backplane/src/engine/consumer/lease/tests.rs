@@ -292,8 +292,7 @@ struct Tenures(Mutex<Vec<(u64, Duration, Duration)>>);
 impl Tenures {
     /// Since when is before it was taken: when it was looked at.
     fn note(&self, lease: &Lease) {
-        let (term, until) = (lease.cell().term, lease.begins_until());
-        let since = until - LASTS * 2 / 3;
+        let (term, until, since) = (lease.cell().term, lease.begins_until(), lease.renewed);
         let mut all = self.0.lock();
         match all.iter_mut().find(|(known, ..)| *known == term) {
             Some(found) => found.2 = until,
@@ -340,7 +339,7 @@ async fn lives(pod: Pod, tenures: Arc<Tenures>, dice: Dice) {
         // What it held itself it does not hold twice: its lives follow each other.
         let term = std::mem::replace(&mut last, lease.cell().term);
         if term + 1 == last {
-            tenures.ends(term, lease.begins_until() - LASTS * 2 / 3);
+            tenures.ends(term, lease.renewed);
         }
         for _ in 0..dice.below(12) {
             let stands_still = if dice.below(10) == 0 { LASTS * 2 } else { Duration::ZERO };
