@@ -67,6 +67,11 @@ impl<S> Loaded<S> {
         passed.copied().unwrap_or_default()
     }
 
+    /// The first record that it lacks because it does not decode.
+    pub(super) fn lacks(&self) -> Option<Offset> {
+        self.skipped.first().map(|(offset, _)| *offset)
+    }
+
     fn begin(value: Published<S>, epoch: Epoch, origin: Origin) -> Self {
         Self {
             value: Some(value),

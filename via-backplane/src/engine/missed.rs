@@ -231,7 +231,7 @@ mod tests {
     fn neither_a_spare_that_lags_nor_what_waits_keeps_a_batch_alive() {
         let key = key("1");
         let mut copies = Copies::new(Arc::new(Projection::new(key.clone(), None)), &Lag::default());
-        copies.replace(Some(Published::begin()), None, Offset::BEGIN);
+        copies.replace(Some(Published::begin()), None, Offset::BEGIN, None);
         let mut buffers = Vec::new();
         let mut fold_next = |copies: &mut Copies<u64>| {
             let (batch, buffer) = batch(&key, buffers.len() as u64 + 1);

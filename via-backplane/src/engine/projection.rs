@@ -541,12 +541,13 @@ impl<S> Copies<S> {
     }
 
     /// Shows a value that was loaded or folded anew, if there is one, and forgets every other copy; answers how much no longer waits.
-    /// Losses that were accepted are `passed`.
+    /// Losses that were accepted are `passed`; the first record that does not decode, `lacks`, is told with the value.
     pub(crate) fn replace(
         &mut self,
         value: Option<Published<S>>,
         halt: Option<Halt>,
         passed: Offset,
+        lacks: Option<Offset>,
     ) -> Load {
         self.spare = None;
         let waited = std::mem::take(&mut self.waiting);
@@ -558,7 +559,7 @@ impl<S> Copies<S> {
         }
         slot.is_rebuilding = false;
         slot.halt = halt;
-        (slot.lacks, slot.passed) = (None, passed);
+        (slot.lacks, slot.passed) = (lacks, passed);
         waited.load()
     }
 

@@ -156,7 +156,8 @@ impl Lease {
         &self.held.value
     }
 
-    /// Until when an attempt may begin, by this pod's clock: what has begun then is over, or has timed out, before anybody takes over.
+    /// Until when an attempt may begin, by this pod's clock: before anybody takes over. A handler that goes on for longer than a third of
+    /// the lease after a last renewal may still overlap with its successor's, which is what terms are for.
     pub(super) fn begins_until(&self) -> Duration {
         self.renewed + self.place.lasts * 2 / 3
     }

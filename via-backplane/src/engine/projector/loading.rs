@@ -167,7 +167,7 @@ where
                 return self.load(id, Load::of(key).on_from(loaded));
             }
         };
-        let passed = loaded.passed();
+        let (passed, lacks) = (loaded.passed(), loaded.lacks());
         let was_halted = std::mem::replace(&mut keyed.halted, loaded.halt.is_some());
         keyed.complete_to = loaded.complete_to.max(keyed.began_at);
         let header = match &loaded.origin {
@@ -182,7 +182,7 @@ where
         {
             self.family.metrics.reseed.increment(1);
         }
-        self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone(), passed);
+        self.waiting -= keyed.copies.replace(loaded.value, loaded.halt.clone(), passed, lacks);
         self.keys.touch(id);
         self.shadow(id);
         for (offset, error) in std::mem::take(&mut loaded.skipped) {

@@ -110,8 +110,8 @@ where
         keyed.halted = false;
         keyed.complete_to = keyed.complete_to.max(loaded.complete_to);
         keyed.saving.refolded(findings);
-        let passed = loaded.passed();
-        self.waiting -= keyed.copies.replace(loaded.value.take(), None, passed);
+        let (passed, lacks) = (loaded.passed(), loaded.lacks());
+        self.waiting -= keyed.copies.replace(loaded.value.take(), None, passed, lacks);
         self.keys.touch(id);
         self.shadow(id);
         for (offset, error) in std::mem::take(&mut loaded.skipped) {
