@@ -38,9 +38,9 @@ pub use compactor::Compactor;
 #[cfg(feature = "testing")]
 pub use engine::Rules;
 pub use engine::{
-    AcceptLossError, AppendFailed, AppendOptions, AtError, Builder, Cell, Changes, Clock, DecideError,
-    DecideOptions, Digest, Engine, Entropy, Events, Fault, FoldedFrom, Halt, HaltReason, Health, JobError,
-    Monotonic, OnError, OnStop, Parted, Party, Past, Pin, PinError, Rebuilt, RefoldError, Refolded,
+    AcceptLossError, AppendFailed, AppendOptions, Appender, AtError, Builder, Cell, Changes, Clock,
+    DecideError, DecideOptions, Digest, Engine, Entropy, Events, Fault, FoldedFrom, Halt, HaltReason, Health,
+    JobError, Monotonic, OnError, OnStop, Parted, Party, Past, Pin, PinError, Rebuilt, RefoldError, Refolded,
     RegisterError, Sampled, Status, Stop, Supervisor, Undecodable, UpdateError, Verified, VerifyError, View,
     Waited, internal_cell, metrics,
 };

@@ -16,6 +16,7 @@ use via_backplane::{
 };
 use vianats::Nats;
 
+use super::Writer;
 use crate::target::Failure;
 
 /// How long an engine may take to end.
@@ -76,21 +77,24 @@ pub(super) fn record_bytes() -> usize {
     envelope.encoded_len()
 }
 
-/// Appends so many events, each with the time it was sent at.
+/// Appends so many events, each with the time it was sent at; folds them too, if it is told to.
 pub(super) async fn append(
     backplane: Arc<Nats>,
     family: String,
     count: usize,
     every: Duration,
+    writer: Writer,
 ) -> Result<(), Box<Failure>> {
     let engine = Engine::start(backplane);
-    let state = engine.events::<Sent, Vec<u64>>(&family)?;
-    state.loaded().await;
+    let appender = engine.appender::<Sent>(&family)?;
+    if writer == Writer::Reads {
+        engine.events::<Sent, Vec<u64>>(&family)?.loaded().await;
+    }
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0..count {
         ticks.tick().await;
-        state.append(Sent { number, at: now() }).await?;
+        appender.append(Sent { number, at: now() }).await?;
     }
     engine.shutdown(GRACE).await?;
     Ok(())

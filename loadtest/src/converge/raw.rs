@@ -40,7 +40,7 @@ pub(super) async fn receive(
     inbox: String,
     subject: String,
     count: usize,
-    ready: impl FnOnce(),
+    ready: impl FnOnce() + Send,
 ) -> Result<Vec<u64>> {
     let consumer = stream
         .create_consumer(OrderedConfig {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, time::Duration};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Core, metrics::OfFamily, retry::Delays};
+use super::{Core, metrics::Appends, retry::Delays};
 use crate::{
     Append, AppendError, AppendId, Appended, BackendError, EncodeError, Entries, Entry, ErrorKind, Event,
     EventId, Expectation, Head, Key, RecordId, Retry, Selector, TooLarge, TraceContext,
@@ -283,7 +283,7 @@ fn with_envelope<E: Event, T>(
 /// Appends, and repeats an append with an id while its outcome is unknown (PROTOCOL §6).
 pub(super) async fn commit(
     core: &Core,
-    metrics: &OfFamily,
+    metrics: &Appends,
     key: &Key,
     entries: Entries,
     options: AppendOptions,
@@ -301,7 +301,7 @@ pub(super) async fn commit(
     let appended =
         if repeatable { repeat(core, metrics, append).await } else { once(core, metrics, append).await };
     let appended = appended.map_err(|error| AppendFailed::of(key, error))?;
-    metrics.appended.increment(count);
+    metrics.events.increment(count);
     Ok(appended)
 }
 
@@ -315,12 +315,12 @@ async fn forget_epochs(core: &Core, expect: &mut [Expectation]) {
     }
 }
 
-async fn once(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appended, AppendError> {
+async fn once(core: &Core, metrics: &Appends, append: Append) -> Result<Appended, AppendError> {
     let log = core.backplane.log();
     if core.times_this_one(TIMED_ONE_IN) {
         let started = Instant::now();
         let appended = log.append(append).await;
-        metrics.append_seconds.record(started.elapsed().as_secs_f64());
+        metrics.seconds.record(started.elapsed().as_secs_f64());
         return appended;
     }
     match log.append(append).now() {
@@ -328,13 +328,13 @@ async fn once(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appende
         Err(reply) => {
             let started = Instant::now();
             let appended = reply.await;
-            metrics.append_seconds.record(started.elapsed().as_secs_f64());
+            metrics.seconds.record(started.elapsed().as_secs_f64());
             appended
         }
     }
 }
 
-async fn repeat(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appended, AppendError> {
+async fn repeat(core: &Core, metrics: &Appends, append: Append) -> Result<Appended, AppendError> {
     // Half the window: the repeats must arrive while the first attempt is still remembered.
     let deadline = Instant::now() + RESOLVE_WITHIN.min(core.backplane.limits().id_window / 2);
     let mut unknown = None;
@@ -345,7 +345,7 @@ async fn repeat(core: &Core, metrics: &OfFamily, append: Append) -> Result<Appen
 /// Appends until the outcome is known; `unknown` is why it is not known yet.
 async fn resolve(
     core: &Core,
-    metrics: &OfFamily,
+    metrics: &Appends,
     append: Append,
     unknown: &mut Option<BackendError>,
 ) -> Result<Appended, AppendError> {

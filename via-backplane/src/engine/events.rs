@@ -7,16 +7,14 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Core,
     append::{self, AppendFailed, AppendOptions},
+    appender::Appender,
     changes::Changes,
     family::{Family, Progress},
     projection::{Halt, Projection, View},
     retry::Delays,
     sampling::Sampled,
 };
-use crate::{
-    Cursor, Entries, Entry, Epoch, Event, Fold, InvalidKey, Key, Offset, Position, ReadRange, RecordId,
-    Selector,
-};
+use crate::{Cursor, Epoch, Event, Fold, InvalidKey, Key, Offset, Position, ReadRange, Selector};
 
 /// One key's events and the state they fold to, on this pod.
 ///
@@ -56,8 +54,8 @@ pub struct Events<E, S> {
     pub(super) core: Core,
     pub(super) family: Arc<Family<E, S>>,
     pub(super) projection: Arc<Projection<S>>,
-    /// The projection's own. Appenders read it here, because the projector writes what lies beside the other one.
-    pub(super) key: Key,
+    /// With a key of its own, because the projector writes what lies beside the projection's.
+    pub(super) appender: Appender<E>,
 }
 
 /// What waiting for a position came to.
@@ -90,7 +88,13 @@ impl<E, S> Events<E, S> {
     /// The key of this state.
     #[must_use]
     pub fn key(&self) -> &Key {
-        &self.key
+        self.appender.key()
+    }
+
+    /// A handle that appends to this key, and does not keep its state.
+    #[must_use]
+    pub fn appender(&self) -> Appender<E> {
+        self.appender.clone()
     }
 
     /// The value now, or `None` if it is not loaded yet (loading has begun). Never waits.
@@ -274,14 +278,19 @@ enum Standing {
 }
 
 impl<E: Event, S: Default> Events<E, S> {
+    pub(super) fn new(core: Core, family: Arc<Family<E, S>>, key: &Key) -> Self {
+        let projection = family.projection(key);
+        let appender = Appender::new(core.clone(), family.metrics.appends.clone(), projection.key.clone());
+        Self { core, family, projection, appender }
+    }
+
     /// The same family's instance of this name.
     ///
     /// # Errors
     /// [`InvalidKey`] if the name is empty or too long.
     pub fn instance(&self, name: impl AsRef<str>) -> Result<Self, InvalidKey> {
         let key = Key::instance(&self.family.name, name)?;
-        let projection = self.family.projection(&key);
-        Ok(Self { core: self.core.clone(), family: self.family.clone(), projection, key })
+        Ok(Self::new(self.core.clone(), self.family.clone(), &key))
     }
 }
 
@@ -310,12 +319,7 @@ where
     /// # Cancel safety
     /// As [`append`](Self::append).
     pub async fn append_with(&self, event: E, options: AppendOptions) -> Result<Position, AppendFailed> {
-        let stamp = append::Stamp::new(&self.core, self.key(), &options);
-        let (record, id) = append::encode(&event, stamp, 0)?;
-        let entries = Entries::One(Entry { key: self.key().clone(), record });
-        let appended = append::commit(&self.core, &self.family.metrics, self.key(), entries, options).await?;
-        let offset = appended.offsets.get(0).unwrap_or_default();
-        Ok(self.position(appended.epoch, offset, id))
+        self.appender.append_with(event, options).await
     }
 
     /// Appends several events of this key, adjacent, in order, all or none; answers where the last one stands.
@@ -342,11 +346,7 @@ where
         events: impl IntoIterator<Item = E>,
         options: AppendOptions,
     ) -> Result<Position, AppendFailed> {
-        let stamp = append::Stamp::new(&self.core, self.key(), &options);
-        let (entries, id) = append::encode_all(events.into_iter().map(|event| (self.key(), event)), stamp)?;
-        let appended = append::commit(&self.core, &self.family.metrics, self.key(), entries, options).await?;
-        let last = appended.offsets.len().saturating_sub(1);
-        Ok(self.position(appended.epoch, appended.offsets.get(last).unwrap_or_default(), id))
+        self.appender.append_batch_with(events, options).await
     }
 
     /// Appends events of several instances of this family, adjacent, in order, all or none; answers where each stands.
@@ -376,14 +376,10 @@ where
         let (entries, _) = append::encode_all(events, stamp)?;
         let ids: Vec<_> = entries.iter().map(|entry| crate::envelope::record_id(&entry.record)).collect();
         let appended =
-            append::commit(&first.core, &first.family.metrics, first.key(), entries, options).await?;
+            append::commit(&first.core, &first.family.metrics.appends, first.key(), entries, options).await?;
         let offsets = appended.offsets.iter();
         let cursors = offsets.zip(ids).map(|(offset, id)| Cursor { epoch: appended.epoch, offset, id });
         Ok(keys.into_iter().zip(cursors).map(|(key, cursor)| Position { key, cursor }).collect())
-    }
-
-    pub(super) fn position(&self, epoch: Epoch, offset: Offset, id: RecordId) -> Position {
-        Position { key: self.key().clone(), cursor: Cursor { epoch, offset, id } }
     }
 }
 
@@ -393,7 +389,7 @@ impl<E, S> Clone for Events<E, S> {
             core: self.core.clone(),
             family: self.family.clone(),
             projection: self.projection.clone(),
-            key: self.key.clone(),
+            appender: self.appender.clone(),
         }
     }
 }

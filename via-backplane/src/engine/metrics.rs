@@ -1,5 +1,7 @@
 //! Every metric the engine emits, by name; `docs/metrics.md` explains each.
 
+use std::sync::Arc;
+
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
@@ -269,6 +271,22 @@ pub const CATALOGUE: &[Metric] = &[
     Metric::new(TASK_FAILURES, Kind::Counter, &["task"], "background tasks that failed or panicked"),
 ];
 
+/// What appending to a family counts, looked up once.
+pub(crate) struct Appends {
+    pub(crate) events: Counter,
+    pub(crate) seconds: Histogram,
+}
+
+impl Appends {
+    pub(crate) fn new(family: &Family) -> Self {
+        let label = family.as_str().to_owned();
+        Self {
+            events: counter!(EVENTS_APPENDED, "family" => label.clone()),
+            seconds: histogram!(APPEND_SECONDS, "family" => label),
+        }
+    }
+}
+
 /// A family's handles, looked up once.
 pub(crate) struct OfFamily {
     label: String,
@@ -278,13 +296,12 @@ pub(crate) struct OfFamily {
     pub(crate) copies: Counter,
     pub(crate) resident: Gauge,
     pub(crate) evicted: Counter,
-    pub(crate) appended: Counter,
+    pub(crate) appends: Arc<Appends>,
     pub(crate) undecodable: Counter,
     pub(crate) forward_incompatible: Counter,
     pub(crate) epoch_reset: Counter,
     pub(crate) gap_halt: Counter,
     pub(crate) reseed: Counter,
-    pub(crate) append_seconds: Histogram,
     pub(crate) divergence: Counter,
     pub(crate) snapshots_written: Counter,
     pub(crate) snapshot_bytes: Gauge,
@@ -303,13 +320,12 @@ impl OfFamily {
             copies: counter!(FOLD_COPIES, "family" => label.clone()),
             resident: gauge!(FOLD_RESIDENT, "family" => label.clone()),
             evicted: counter!(FOLD_EVICTED, "family" => label.clone()),
-            appended: counter!(EVENTS_APPENDED, "family" => label.clone()),
+            appends: Arc::new(Appends::new(family)),
             undecodable: counter!(EVENTS_UNDECODABLE, "family" => label.clone()),
             forward_incompatible: counter!(EVENTS_FORWARD_INCOMPATIBLE, "family" => label.clone()),
             epoch_reset: counter!(EVENTS_EPOCH_RESET, "family" => label.clone()),
             reseed: counter!(EVENTS_COMPACTION_RESEED, "family" => label.clone()),
             gap_halt: counter!(EVENTS_COMPACTION_GAP_HALT, "family" => label.clone()),
-            append_seconds: histogram!(APPEND_SECONDS, "family" => label.clone()),
             divergence: counter!(FOLD_DIVERGENCE, "family" => label.clone()),
             snapshots_written: counter!(SNAPSHOT_WRITTEN, "family" => label.clone()),
             snapshot_bytes: gauge!(SNAPSHOT_BYTES, "family" => label.clone()),

@@ -2,6 +2,7 @@
 
 mod ambient;
 mod append;
+mod appender;
 #[cfg(test)]
 #[allow(dead_code, reason = "a bench shows more than the tests of one module look at")]
 mod bench;
@@ -58,6 +59,7 @@ use ambient::Ambient;
 pub use ambient::Rules;
 pub use ambient::{Clock, Entropy, Monotonic};
 pub use append::{AppendFailed, AppendOptions};
+pub use appender::Appender;
 pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
 pub use decide::{DecideError, DecideOptions};
@@ -325,11 +327,20 @@ impl Engine {
                 .supervisor
                 .spawn(format!("projector {}", family.name), OnStop::Drain, |stop| projector.run(stop));
         }
-        let projection = family.projection(&Key::of(&family.name));
+        let events = Events::new(self.core.clone(), family.clone(), &Key::of(&family.name));
         // A pod is ready when its plain fields are; instances are loaded when somebody reads them.
-        family.want(&projection);
-        let key = projection.key.clone();
-        Ok(Events { core: self.core.clone(), family, projection, key })
+        family.want(&events.projection);
+        Ok(events)
+    }
+
+    /// A handle that only appends to the event-sourced state of this name: this pod tails and folds nothing for it.
+    ///
+    /// # Errors
+    /// [`RegisterError`] if the name is no valid key, is in use with other types, or the event's name is in use by another type.
+    pub fn appender<E: Event>(&self, name: &str) -> Result<Appender<E>, RegisterError> {
+        let family = self.core.registry.appender::<E>(name, std::any::type_name::<E>())?;
+        let metrics = Arc::new(metrics::Appends::new(&family));
+        Ok(Appender::new(self.core.clone(), metrics, Key::of(&family)))
     }
 
     /// A handle of the cell of this name, shared by every pod.

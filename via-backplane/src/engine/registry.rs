@@ -81,6 +81,8 @@ struct Declared {
     families: BTreeMap<String, Declaration<dyn AnyFamily>>,
     cells: BTreeMap<String, Declaration<dyn Any + Send + Sync>>,
     events: BTreeMap<&'static str, (&'static str, &'static str)>,
+    /// Families that are appended to and have no state here.
+    appended: BTreeMap<String, Declaration<crate::Family>>,
 }
 
 struct Declaration<T: ?Sized> {
@@ -92,6 +94,8 @@ struct Declaration<T: ?Sized> {
 /// A family whatever its types.
 pub(super) trait AnyFamily: Any + Send + Sync {
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// The type of its events.
+    fn event_type(&self) -> &'static str;
     fn add_health(&self, health: &mut Health);
     /// The records that were skipped, oldest first.
     fn undecodable(&self) -> Vec<Undecodable>;
@@ -108,6 +112,10 @@ pub(super) trait AnyFamily: Any + Send + Sync {
 impl<E: Event + Fold<S>, S: FoldState> AnyFamily for Family<E, S> {
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
+    }
+
+    fn event_type(&self) -> &'static str {
+        type_name::<E>()
     }
 
     fn add_health(&self, health: &mut Health) {
@@ -172,11 +180,36 @@ impl Registry {
         if let Some(cell) = declared.cells.get(name) {
             return Err(cell.differs::<(E, S)>(name, place));
         }
+        declared.check_appended::<E>(name, place)?;
         let key = crate::Family::new(name).map_err(|source| invalid(name, place, source))?;
         let family = Arc::new(Family::<E, S>::new(key, snapshot_interval));
         let declaration = Declaration { place, type_name: type_name::<(E, S)>(), state: family.clone() as _ };
         declared.families.insert(name.to_owned(), declaration);
         Ok((family, true))
+    }
+
+    /// The family of this name, for appending to it.
+    pub(super) fn appender<E: Event>(
+        &self,
+        name: &str,
+        place: &'static str,
+    ) -> Result<crate::Family, RegisterError> {
+        let mut declared = self.declared.lock();
+        declared.claim_event::<E>(place)?;
+        if let Some(found) =
+            declared.families.get(name).filter(|found| found.state.event_type() != type_name::<E>())
+        {
+            return Err(found.differs::<E>(name, place));
+        }
+        if let Some(cell) = declared.cells.get(name) {
+            return Err(cell.differs::<E>(name, place));
+        }
+        declared.check_appended::<E>(name, place)?;
+        let family = crate::Family::new(name).map_err(|source| invalid(name, place, source))?;
+        let declaration =
+            || Declaration { place, type_name: type_name::<E>(), state: Arc::new(family.clone()) };
+        declared.appended.entry(name.to_owned()).or_insert_with(declaration);
+        Ok(family)
     }
 
     /// The local copy of the cell of this name, and whether it is new.
@@ -196,6 +229,7 @@ impl Registry {
         if let Some(family) = declared.families.get(name) {
             return Err(family.differs::<T>(name, place));
         }
+        declared.check_appended::<T>(name, place)?;
         let key = CellKey::new(["app", name]).map_err(|source| invalid(name, place, source))?;
         let local = Arc::new(Local::<T>::new(key));
         let declaration = Declaration { place, type_name: type_name::<T>(), state: local.clone() as _ };
@@ -219,6 +253,14 @@ impl Registry {
 }
 
 impl Declared {
+    /// What is appended to under a name is one type.
+    fn check_appended<Second>(&self, name: &str, place: &'static str) -> Result<(), RegisterError> {
+        match self.appended.get(name).filter(|found| found.type_name != type_name::<Second>()) {
+            Some(found) => Err(found.differs::<Second>(name, place)),
+            None => Ok(()),
+        }
+    }
+
     /// An event name decides how a record is decoded, so it belongs to one type.
     fn claim_event<E: Event>(&mut self, place: &'static str) -> Result<(), RegisterError> {
         let (first, first_type) = *self.events.entry(E::NAME).or_insert((place, type_name::<E>()));

@@ -1,11 +1,11 @@
 //! Appending: one, many, with an id, with an expectation.
 
 use via_backplane::{
-    AppendFailed, AppendId, AppendOptions, Backplane, Head, Offset, ReadRange, Retry, Selector,
+    AppendFailed, AppendId, AppendOptions, Backplane, Head, Offset, ReadRange, Retry, Selector, Waited,
 };
 use via_inmem::InMemory;
 
-use super::{note, noted, notes, start, stop, until};
+use super::{Noted, PATIENCE, note, noted, notes, start, stop, until};
 
 #[tokio::test]
 async fn a_repeat_with_an_id_appends_nothing_and_answers_the_same() {
@@ -116,4 +116,29 @@ async fn what_cannot_be_appended_says_why() {
     engine.shutdown(super::PATIENCE).await.expect("no task failed");
     let error = notes.append(noted("late")).await.expect_err("the backplane is closed");
     assert!(matches!(error, AppendFailed::Backend { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_pod_that_only_appends_folds_nothing_and_others_fold_what_it_appended() {
+    let memory = InMemory::new();
+    let (writing, reading) = (start(&memory), start(&memory));
+    let appender = writing.appender::<Noted>("notes").expect("a valid declaration");
+    let room = appender.instance("room").expect("valid");
+    let tasks = writing.supervisor().names();
+    assert!(!tasks.iter().any(|task| task.contains("notes")), "{tasks:?}");
+    let shown = notes(&reading);
+    appender.append(noted("one")).await.expect("memory takes every append");
+    let last =
+        appender.append_batch([noted("two"), noted("three")]).await.expect("memory takes every append");
+    assert_eq!(shown.wait_for(&last, PATIENCE).await, Waited::Reached);
+    assert_eq!(*shown.loaded().await, ["one", "two", "three"]);
+    let position = room.append(noted("elsewhere")).await.expect("memory takes every append");
+    let elsewhere = shown.instance("room").expect("valid");
+    assert_eq!(elsewhere.wait_for(&position, PATIENCE).await, Waited::Reached);
+    // One that a handle with state gives is the same.
+    let again = shown.appender().append(noted("four")).await.expect("memory takes every append");
+    assert_eq!(again.key, last.key);
+    assert!(writing.health().catching_up.is_empty(), "{:?}", writing.health());
+    stop(&writing).await;
+    stop(&reading).await;
 }

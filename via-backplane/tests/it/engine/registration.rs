@@ -65,6 +65,41 @@ async fn one_event_name_of_two_types_names_both_places() {
     stop(&engine).await;
 }
 
+#[derive(Serialize, Deserialize, Event)]
+#[event(name = "test.measured")]
+struct Measured;
+
+impl Fold<u32> for Measured {
+    fn fold(self, count: &mut u32, _at: &Recorded) {
+        *count += 1;
+    }
+}
+
+#[tokio::test]
+async fn what_is_appended_under_a_name_is_of_one_type() {
+    let engine = start(&InMemory::new());
+    notes(&engine);
+    engine.appender::<Noted>("notes").expect("of the same type");
+    engine.appender::<Measured>("measures").expect("the first");
+    engine.appender::<Measured>("measures").expect("the same again");
+    engine.cell::<u32>("n").expect("the first");
+    for error in [
+        engine.appender::<Measured>("notes").expect_err("its events are others"),
+        engine.appender::<Noted>("measures").expect_err("another appender has it"),
+        engine.events::<Noted, Notes>("measures").expect_err("an appender has it"),
+        engine.appender::<Measured>("n").expect_err("it is a cell"),
+        engine.cell::<u32>("measures").expect_err("an appender has it"),
+    ] {
+        assert!(matches!(error, RegisterError::OtherType { .. }), "{error:?}");
+    }
+    engine.events::<Measured, u32>("measures").expect("of the same type");
+    let error = engine.appender::<Impostor>("others").expect_err("the event's name is taken");
+    assert!(matches!(error, RegisterError::EventNameTaken { event: "test.noted", .. }), "{error:?}");
+    let error = engine.appender::<Measured>("").expect_err("it has no name");
+    assert!(matches!(error, RegisterError::InvalidKey { .. }), "{error:?}");
+    stop(&engine).await;
+}
+
 #[tokio::test]
 async fn a_name_that_is_no_key_is_refused() {
     let engine = start(&InMemory::new());
