@@ -351,6 +351,17 @@ impl Batch {
         self.range.clone().filter_map(|slot| Some((slot, self.records.get(slot)?)))
     }
 
+    /// The records from a slot on, each with its slot.
+    pub(crate) fn slots_from(&self, from: usize) -> impl Iterator<Item = (usize, Stored<'_>)> {
+        let slots = self.range.start.max(from)..self.range.end;
+        slots.filter_map(|slot| Some((slot, self.records.get(slot)?)))
+    }
+
+    /// The record in a slot.
+    pub(crate) fn record(&self, slot: usize) -> Option<Stored<'_>> {
+        self.records.get(slot)
+    }
+
     /// The records in `slots`, in order.
     pub(crate) fn records_in(&self, slots: Range<usize>) -> impl Iterator<Item = Stored<'_>> {
         slots.filter_map(|slot| self.records.get(slot))

@@ -131,6 +131,8 @@ pub struct Rules {
     pub count_answered_looks: bool,
     /// §5: a contender takes exactly the revision whose stillness it timed.
     pub take_what_was_timed: bool,
+    /// §5: an owner begins nothing later than two thirds of its lease.
+    pub begin_within_lease: bool,
     /// §7: a load reads up to a head that was asked for after its key's records began to be kept.
     pub load_to_head: bool,
     /// §7: a key's records are kept for it while it is being loaded.
@@ -164,6 +166,7 @@ impl Rules {
         dirty_writes_none: true,
         count_answered_looks: true,
         take_what_was_timed: true,
+        begin_within_lease: true,
         load_to_head: true,
         buffer_while_loading: true,
         spare_loads: true,

@@ -1,6 +1,25 @@
 //! Consumers: effects that run on one pod at a time, at least once (PROTOCOL §5).
+//!
+//! Read in this order: `cell.rs` (what is stored), `stillness.rs` and `lease.rs` (who may run it), `window.rs` (what was begun and
+//! handled), `source.rs` (where records come from), `owner.rs` (the work), `runner.rs` (the task), `on_event.rs` (how one comes to be).
 
 mod cell;
+mod delivery;
 mod lease;
+mod on_event;
+mod operate;
+mod options;
+mod owner;
+mod runner;
+mod source;
+mod standing;
 mod stillness;
 mod window;
+
+pub use delivery::Delivery;
+pub(super) use on_event::selector_of;
+pub use on_event::{Consumer, ConsumerError, OnEvent};
+pub use operate::{ConsumerState, NamedConsumer, Running as ConsumerRunning};
+pub use options::StartAt;
+pub(super) use runner::Running;
+pub use standing::{Block, Standing};

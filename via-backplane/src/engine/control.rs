@@ -112,7 +112,7 @@ impl ControlError {
     /// Whether repeating the call is right.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "a consumer moves its own pin on; `on_event` brings consumers")
+        expect(dead_code, reason = "callers make it an error of their own, which answers for it")
     )]
     pub(crate) fn retry(&self) -> Retry {
         match self {
@@ -199,10 +199,6 @@ impl Control {
     ///
     /// # Cancel safety
     /// As [`register`](Self::register).
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a consumer moves its own pin on; `on_event` brings consumers")
-    )]
     pub(crate) async fn advance(&self, name: &str, to: Head) -> Result<Moved, ControlError> {
         self.change(to.epoch, Again::Yes, |cell| {
             Ok(match cell.pin(name) {

@@ -9,12 +9,13 @@ use super::{
     append::{self, AppendFailed, AppendOptions},
     appender::Appender,
     changes::Changes,
+    consumer::{Delivery, OnEvent, selector_of},
     family::{Family, Progress},
     projection::{Halt, Projection, View},
     retry::Delays,
     sampling::Sampled,
 };
-use crate::{Cursor, Epoch, Event, Fold, InvalidKey, Key, Offset, Position, ReadRange, Selector};
+use crate::{BoxError, Cursor, Epoch, Event, Fold, InvalidKey, Key, Offset, Position, ReadRange, Selector};
 
 /// One key's events and the state they fold to, on this pod.
 ///
@@ -380,6 +381,42 @@ where
         let offsets = appended.offsets.iter();
         let cursors = offsets.zip(ids).map(|(offset, id)| Cursor { epoch: appended.epoch, offset, id });
         Ok(keys.into_iter().zip(cursors).map(|(key, cursor)| Position { key, cursor }).collect())
+    }
+}
+
+impl<E: Event, S> Events<E, S> {
+    /// Runs a side effect for every event, on one pod at a time and at least once. Await what it answers.
+    ///
+    /// On a family's own handle it is about every event of the family, those of its instances included; on an instance's handle about
+    /// that instance's alone. The name says which consumer it is, to all pods and for as long as there is the log: a pod that comes
+    /// back under it goes on where the last one stood.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use via_backplane::{Event, Events, Fold, Recorded};
+    /// # #[derive(Clone, Serialize, Deserialize, Event)]
+    /// # #[event(name = "order.placed")]
+    /// # struct Placed { article: String }
+    /// # impl Fold<u64> for Placed { fn fold(self, placed: &mut u64, _at: &Recorded) { *placed += 1; } }
+    /// use via_backplane::Delivery;
+    ///
+    /// async fn ship(order: Delivery<Placed>) -> Result<(), std::io::Error> {
+    ///     println!("shipping {} as {}", order.event.article, order.idempotency_key());
+    ///     Ok(())
+    /// }
+    ///
+    /// # async fn doc(orders: Events<Placed, u64>) -> Result<(), Box<dyn std::error::Error>> {
+    /// orders.on_event("ship", ship).concurrency(8).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_event<H, Fut, Failure>(&self, name: impl Into<String>, handler: H) -> OnEvent<E>
+    where
+        H: Fn(Delivery<E>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+        Failure: Into<BoxError>,
+    {
+        OnEvent::new(self.core.clone(), selector_of(self.key()), name.into(), handler)
     }
 }
 

@@ -45,6 +45,16 @@ pub(crate) const RECONNECTS: &str = "via_backplane_reconnects_total";
 pub(crate) const APPEND_SECONDS: &str = "via_backplane_append_seconds";
 /// Counted by adapters: what is among the `events` or the `cells` under a name that no key becomes.
 pub const FOREIGN: &str = "via_backplane_foreign_total";
+pub(crate) const CONSUMER_LAG_EVENTS: &str = "via_consumer_lag_events";
+pub(crate) const CONSUMER_LAG_SECONDS: &str = "via_consumer_lag_seconds";
+pub(crate) const CONSUMER_ATTEMPTS: &str = "via_consumer_attempts";
+pub(crate) const CONSUMER_ERRORS: &str = "via_consumer_errors_total";
+pub(crate) const CONSUMER_UNDECODABLE: &str = "via_consumer_undecodable_total";
+pub(crate) const CONSUMER_BLOCKED: &str = "via_consumer_blocked";
+pub(crate) const CONSUMER_HANDLED: &str = "via_consumer_handled_total";
+pub(crate) const CONSUMER_HANDLER_SECONDS: &str = "via_consumer_handler_seconds";
+pub(crate) const CONSUMER_OWNER: &str = "via_consumer_owner";
+pub(crate) const CONSUMER_COMMITS: &str = "via_consumer_commits_total";
 pub(crate) const TASK_FAILURES: &str = "via_task_failures_total";
 
 /// What kind of metric a name is.
@@ -268,6 +278,61 @@ pub const CATALOGUE: &[Metric] = &[
         &["of"],
         "messages somebody else put among the events or the cells, under names that are nobody's; they are skipped",
     ),
+    Metric::new(
+        CONSUMER_OWNER,
+        Kind::Gauge,
+        &["family", "consumer"],
+        "1 on the pod that runs the consumer, else 0; the sum over all pods is 1",
+    ),
+    Metric::new(
+        CONSUMER_LAG_EVENTS,
+        Kind::Gauge,
+        &["family", "consumer"],
+        "offsets between what the consumer has committed and its head, on the pod that runs it",
+    ),
+    Metric::new(
+        CONSUMER_LAG_SECONDS,
+        Kind::Gauge,
+        &["family", "consumer"],
+        "age of the first event that was not handled, by the clocks of two pods; 0 when there is none",
+    ),
+    Metric::new(
+        CONSUMER_ATTEMPTS,
+        Kind::Gauge,
+        &["family", "consumer"],
+        "how often the first event that was not handled has failed: above 0 for long, the consumer is stuck",
+    ),
+    Metric::new(
+        CONSUMER_BLOCKED,
+        Kind::Gauge,
+        &["family", "consumer"],
+        "1 while the consumer goes no further until somebody does something: see the log",
+    ),
+    Metric::new(CONSUMER_HANDLED, Kind::Counter, &["family", "consumer"], "events this pod has handled"),
+    Metric::new(
+        CONSUMER_ERRORS,
+        Kind::Counter,
+        &["family", "consumer"],
+        "attempts that failed on this pod: by an error, a panic, or a timeout",
+    ),
+    Metric::new(
+        CONSUMER_UNDECODABLE,
+        Kind::Counter,
+        &["family", "consumer"],
+        "attempts that failed because the event's bytes do not decode",
+    ),
+    Metric::new(
+        CONSUMER_HANDLER_SECONDS,
+        Kind::Histogram,
+        &["family", "consumer"],
+        "how long handlers take; one in 64 is timed",
+    ),
+    Metric::new(
+        CONSUMER_COMMITS,
+        Kind::Counter,
+        &["family", "consumer"],
+        "times this pod has written down what was handled",
+    ),
     Metric::new(TASK_FAILURES, Kind::Counter, &["task"], "background tasks that failed or panicked"),
 ];
 
@@ -347,6 +412,38 @@ impl OfFamily {
     /// How many keys are halted for this reason.
     pub(crate) fn halted(&self, reason: &HaltReason) -> Gauge {
         gauge!(FOLD_HALTED, "family" => self.label.clone(), "reason" => reason.label())
+    }
+}
+
+/// A consumer's handles, looked up once.
+pub(crate) struct OfConsumer {
+    pub(crate) owner: Gauge,
+    pub(crate) lag_events: Gauge,
+    pub(crate) lag_seconds: Gauge,
+    pub(crate) attempts: Gauge,
+    pub(crate) blocked: Gauge,
+    pub(crate) handled: Counter,
+    pub(crate) errors: Counter,
+    pub(crate) undecodable: Counter,
+    pub(crate) commits: Counter,
+    pub(crate) handler_seconds: Histogram,
+}
+
+impl OfConsumer {
+    pub(crate) fn new(family: &Family, consumer: &str) -> Self {
+        let labels = [("family", family.as_str().to_owned()), ("consumer", consumer.to_owned())];
+        Self {
+            owner: gauge!(CONSUMER_OWNER, &labels),
+            lag_events: gauge!(CONSUMER_LAG_EVENTS, &labels),
+            lag_seconds: gauge!(CONSUMER_LAG_SECONDS, &labels),
+            attempts: gauge!(CONSUMER_ATTEMPTS, &labels),
+            blocked: gauge!(CONSUMER_BLOCKED, &labels),
+            handled: counter!(CONSUMER_HANDLED, &labels),
+            errors: counter!(CONSUMER_ERRORS, &labels),
+            undecodable: counter!(CONSUMER_UNDECODABLE, &labels),
+            commits: counter!(CONSUMER_COMMITS, &labels),
+            handler_seconds: histogram!(CONSUMER_HANDLER_SECONDS, &labels),
+        }
     }
 }
 

@@ -10,7 +10,6 @@ mod cell;
 mod cells;
 mod changes;
 mod compaction;
-#[cfg_attr(not(test), expect(dead_code, reason = "leases are here before the consumers that hold them"))]
 mod consumer;
 mod control;
 mod decide;
@@ -62,6 +61,10 @@ pub use append::{AppendFailed, AppendOptions};
 pub use appender::Appender;
 pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
+pub use consumer::{
+    Block, Consumer, ConsumerError, ConsumerRunning, ConsumerState, Delivery, NamedConsumer, OnEvent,
+    Standing, StartAt,
+};
 pub use decide::{DecideError, DecideOptions};
 pub use digest::Digest;
 pub use events::{Events, Status, Waited};
@@ -111,6 +114,9 @@ pub(crate) struct Inner {
     cells: Arc<cells::Cells>,
     reach: reach::Reach,
     tails: tail::Tails,
+    running: consumer::Running,
+    /// What tells this engine from every other: it signs leases with it.
+    pub(crate) id: u128,
 }
 
 impl Deref for Core {
@@ -269,7 +275,10 @@ impl Builder {
     #[must_use = "the engine runs until it is shut down"]
     pub fn start(self) -> Engine {
         metrics::describe();
+        let id = self.ambient.entropy.bits();
         let core = Core(Arc::new(Inner {
+            id,
+            running: consumer::Running::default(),
             backplane: self.backplane,
             ambient: self.ambient,
             settings: self.settings,

@@ -242,6 +242,14 @@ impl Registry {
         self.declared.lock().families.get(family.as_str()).map(|found| found.state.clone())
     }
 
+    /// The names of the families that are declared here, in order.
+    pub(super) fn names(&self) -> Vec<String> {
+        let declared = self.declared.lock();
+        let names: std::collections::BTreeSet<_> =
+            declared.families.keys().chain(declared.appended.keys()).cloned().collect();
+        names.into_iter().collect()
+    }
+
     /// Every family, by name.
     pub(super) fn families(&self) -> Vec<Arc<dyn AnyFamily>> {
         self.declared.lock().families.values().map(|found| found.state.clone()).collect()

@@ -46,7 +46,8 @@ impl Delays {
         tokio::time::sleep(delay).await;
     }
 
-    fn next(&mut self) -> Duration {
+    /// The next delay, for whoever waits himself.
+    pub(crate) fn next(&mut self) -> Duration {
         self.backoff.next().unwrap_or(self.max)
     }
 }

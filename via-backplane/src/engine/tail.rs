@@ -42,6 +42,10 @@ impl Tails {
     fn add(&self, name: &str) -> Arc<AtomicBool> {
         self.0.lock().entry(name.to_owned()).or_default().clone()
     }
+
+    fn remove(&self, name: &str) {
+        self.0.lock().remove(name);
+    }
 }
 
 /// One of them, held by the task that keeps it open.
@@ -143,5 +147,13 @@ impl Tail {
     fn show(&self, is_up: bool) {
         self.up.set(if is_up { 1.0 } else { 0.0 });
         self.connected.store(is_up, Ordering::Relaxed);
+    }
+}
+
+/// Nobody misses a tail that is no longer wanted: that of a consumer which another pod runs now.
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.core.tails.remove(&self.name);
+        self.up.set(1.0);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Cursor, Epoch, Offset, RecordId, engine::owned_cell::Owned};
+use crate::{Cursor, Epoch, Offset, RecordId, Selector, engine::owned_cell::Owned};
 
 /// Records whose attempts are kept at a time: a consumer begins no more.
 pub(super) const MAX_ATTEMPTED: usize = 1_024;
@@ -44,6 +44,10 @@ pub(super) struct ConsumerCell {
     pub(super) needs: Option<Needs>,
     #[prost(string, tag = "13")]
     pub(super) successor_of: String,
+    #[prost(string, tag = "16")]
+    instance: String,
+    #[prost(string, tag = "17")]
+    error: String,
 }
 
 /// A record that was attempted and not handled.
@@ -79,10 +83,25 @@ impl Owned for ConsumerCell {
 
 impl ConsumerCell {
     /// A consumer that nobody has run yet, and that wants what is above `start`.
-    pub(super) fn new(start: Cursor) -> Self {
-        let mut cell = Self::default();
+    pub(super) fn new(of: &Selector, start: Cursor) -> Self {
+        let mut cell = Self { instance: instance_of(of).to_owned(), ..Self::default() };
         cell.seek(start);
         cell
+    }
+
+    /// Whether these are the records that it is about.
+    pub(super) fn is_of(&self, selector: &Selector) -> bool {
+        self.instance == instance_of(selector)
+    }
+
+    /// The instance it is about; `None` if it is about the whole family.
+    pub(super) fn instance(&self) -> Option<&str> {
+        (!self.instance.is_empty()).then_some(self.instance.as_str())
+    }
+
+    /// Why the first record above `committed` was not handled, as far as is written down.
+    pub(super) fn error(&self) -> Option<&str> {
+        (!self.error.is_empty()).then_some(self.error.as_str())
     }
 
     /// Every record of the consumer up to here was handled.
@@ -96,6 +115,11 @@ impl ConsumerCell {
         self.owner == owner.0
     }
 
+    /// Its owner, as people read it.
+    pub(super) fn owner_text(&self) -> Option<String> {
+        (!self.is_free()).then(|| self.owner.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     pub(super) fn is_free(&self) -> bool {
         self.owner.is_empty()
     }
@@ -106,9 +130,13 @@ impl ConsumerCell {
     }
 
     /// Takes it over, from nobody or from an owner that has gone without a word: then whatever that had begun counts as attempted.
-    pub(super) fn claim(&mut self, owner: &Owner) {
-        if !self.is_free() {
+    /// `spread` is how many records the new owner may begin at once.
+    pub(super) fn claim(&mut self, owner: &Owner, spread: u32) {
+        if !self.is_free() && !self.is_owned_by(owner) {
             self.deaths = self.deaths.saturating_add(1);
+        }
+        if self.suspects() == 0 {
+            self.spread = spread;
         }
         self.term += 1;
         self.owner = owner.0.clone();
@@ -121,10 +149,16 @@ impl ConsumerCell {
         self.spread = 0;
     }
 
+    /// How many records its owner handles one by one before it may begin several at once: those that one which died may have begun.
+    pub(super) fn suspects(&self) -> u32 {
+        if self.deaths > 0 { self.spread.max(1) } else { 0 }
+    }
+
     /// Every record up to here was handled.
     pub(super) fn commit(&mut self, to: Cursor) {
         if to.offset.0 > self.committed {
             self.deaths = 0;
+            self.error.clear();
         }
         self.committed = to.offset.0;
         self.committed_id = Bytes::copy_from_slice(&to.id.0);
@@ -139,6 +173,7 @@ impl ConsumerCell {
             if to.id == RecordId::default() { Bytes::new() } else { Bytes::copy_from_slice(&to.id.0) };
         (self.deaths, self.spread) = (0, 0);
         self.attempted.clear();
+        self.error.clear();
         self.needs = None;
     }
 
@@ -150,14 +185,28 @@ impl ConsumerCell {
         found.map_or(0, |at| self.attempted[at].attempts).saturating_add(deaths)
     }
 
-    /// Writes down how often records above `committed` were attempted, deaths included; they come in the order of their offsets.
-    pub(super) fn note_attempts(&mut self, attempted: impl IntoIterator<Item = (Offset, u32)>) {
-        let attempted =
-            attempted.into_iter().map(|(Offset(offset), attempts)| Attempted { offset, attempts });
-        self.attempted =
-            attempted.filter(|attempted| attempted.offset > self.committed).take(MAX_ATTEMPTED).collect();
+    /// Writes down how often records above `committed` and up to `last` were attempted, deaths included; they come in the order of
+    /// their offsets. Of the first one it says why.
+    pub(super) fn note_attempts(
+        &mut self,
+        attempted: impl IntoIterator<Item = (Offset, u32)>,
+        last: Offset,
+        error: &str,
+    ) {
+        let above = self.attempted.iter().copied().filter(|attempted| attempted.offset > last.0);
+        let noted = attempted.into_iter().map(|(Offset(offset), attempts)| Attempted { offset, attempts });
+        let noted = noted.filter(|attempted| attempted.offset > self.committed);
+        self.attempted = noted.chain(above).take(MAX_ATTEMPTED).collect();
+        error.clone_into(&mut self.error);
         // Whoever writes this has counted them where they belong.
         self.deaths = 0;
+    }
+}
+
+fn instance_of(selector: &Selector) -> &str {
+    match selector {
+        Selector::Key(key) => key.instance_name().unwrap_or_default(),
+        Selector::Family(_) => "",
     }
 }
 
@@ -171,21 +220,26 @@ mod tests {
         Cursor { epoch: EPOCH, offset: Offset(offset), id: RecordId([offset as u8; 16]) }
     }
 
+    fn of() -> Selector {
+        Selector::Family(crate::Family::new("orders").expect("a valid name"))
+    }
+
     fn owner(bits: u128) -> Owner {
         Owner::of(bits)
     }
 
     #[test]
     fn a_takeover_after_a_death_is_an_attempt_of_the_first_record_alone() {
-        let mut cell = ConsumerCell::new(at(10));
-        cell.claim(&owner(1));
+        let mut cell = ConsumerCell::new(&of(), at(10));
+        cell.claim(&owner(1), 10);
         assert_eq!((cell.term, cell.attempts(Offset(11), true)), (1, 0));
-        cell.claim(&owner(2));
-        cell.claim(&owner(3));
+        cell.claim(&owner(2), 10);
+        cell.claim(&owner(3), 10);
         assert_eq!((cell.term, cell.attempts(Offset(11), true), cell.attempts(Offset(12), false)), (3, 2, 0));
-        cell.note_attempts([(Offset(11), 4), (Offset(12), 1)]);
+        cell.note_attempts([(Offset(11), 4), (Offset(12), 1)], Offset(12), "refused");
+        assert_eq!(cell.error(), Some("refused"));
         assert_eq!((cell.attempts(Offset(11), true), cell.attempts(Offset(12), false)), (4, 1));
-        cell.claim(&owner(4));
+        cell.claim(&owner(4), 10);
         assert_eq!(cell.attempts(Offset(11), true), 5);
         cell.commit(at(11));
         assert_eq!(
@@ -197,22 +251,22 @@ mod tests {
 
     #[test]
     fn what_is_released_is_taken_by_anybody_and_counts_as_no_attempt() {
-        let mut cell = ConsumerCell::new(at(0));
-        cell.claim(&owner(1));
+        let mut cell = ConsumerCell::new(&of(), at(0));
+        cell.claim(&owner(1), 10);
         assert!(cell.is_owned_by(&owner(1)) && !cell.is_free() && !cell.is_owned_by(&owner(2)));
         cell.release();
         assert!(cell.is_free());
-        cell.claim(&owner(2));
+        cell.claim(&owner(2), 10);
         assert_eq!((cell.term, cell.attempts(Offset(1), true)), (2, 0));
     }
 
     #[test]
     fn a_seek_begins_afresh() {
-        let mut cell = ConsumerCell::new(Cursor::begin(EPOCH));
+        let mut cell = ConsumerCell::new(&of(), Cursor::begin(EPOCH));
         assert_eq!(cell.committed(), Cursor::begin(EPOCH));
-        cell.claim(&owner(1));
-        cell.claim(&owner(2));
-        cell.note_attempts([(Offset(1), 9)]);
+        cell.claim(&owner(1), 10);
+        cell.claim(&owner(2), 10);
+        cell.note_attempts([(Offset(1), 9)], Offset(1), "");
         cell.seek(at(50));
         assert_eq!((cell.committed(), cell.attempts(Offset(51), true)), (at(50), 0));
         cell.seek(Cursor::begin(EPOCH));
@@ -220,9 +274,17 @@ mod tests {
     }
 
     #[test]
+    fn attempts_of_records_that_were_not_met_again_are_kept() {
+        let mut cell = ConsumerCell::new(&of(), at(10));
+        cell.note_attempts([(Offset(11), 4), (Offset(19), 2)], Offset(20), "");
+        cell.note_attempts([(Offset(11), 5)], Offset(12), "");
+        assert_eq!((cell.attempts(Offset(11), true), cell.attempts(Offset(19), false)), (5, 2));
+    }
+
+    #[test]
     fn only_so_many_attempts_are_kept() {
-        let mut cell = ConsumerCell::new(at(0));
-        cell.note_attempts((0..5_000).map(|offset| (Offset(offset), 1)));
+        let mut cell = ConsumerCell::new(&of(), at(0));
+        cell.note_attempts((0..5_000).map(|offset| (Offset(offset), 1)), Offset(5_000), "");
         assert_eq!(cell.attempted.len(), MAX_ATTEMPTED);
         assert_eq!(cell.attempted[0].offset, 1, "nothing is below what was committed");
     }

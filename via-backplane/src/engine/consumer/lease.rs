@@ -31,6 +31,8 @@ pub(super) struct Place {
     pub(super) owner: Owner,
     /// How long a lease lasts that is not renewed.
     pub(super) lasts: Duration,
+    /// How many records this pod may begin at once.
+    pub(super) spread: u32,
 }
 
 /// A consumer that this pod holds.
@@ -66,8 +68,21 @@ impl Place {
         owned_cell::put_at(store, entropy, &self.key, Expected::At(at.rev), value).await
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.ambient.monotonic.now()
+    }
+
+    /// Gives up what this pod may have come to hold without knowing, because it stopped contending in the middle of a write.
+    ///
+    /// # Cancel safety
+    /// As [`contend`](Self::contend).
+    pub(super) async fn give_up(&self) {
+        let Ok(Some(found)) = self.load().await else { return };
+        if found.value.is_owned_by(&self.owner) {
+            let mut value = found.value.clone();
+            value.release();
+            self.put(&found, value).await.ok(); // Whoever is next waits for as long as a lease lasts, then.
+        }
     }
 
     /// Waits until this pod holds the consumer; `None` once there is none any more.
@@ -114,7 +129,7 @@ impl Place {
     /// Takes the consumer at the revision that was found.
     async fn take(&self, found: &Held<ConsumerCell>) -> Result<Put<ConsumerCell>, OwnedError> {
         let mut value = found.value.clone();
-        value.claim(&self.owner);
+        value.claim(&self.owner, self.spread);
         self.put(found, value).await
     }
 
@@ -154,6 +169,10 @@ impl Place {
 impl Lease {
     pub(super) fn cell(&self) -> &ConsumerCell {
         &self.held.value
+    }
+
+    pub(super) fn rev(&self) -> Rev {
+        self.held.rev
     }
 
     /// Until when an attempt may begin, by this pod's clock: before anybody takes over. A handler that goes on for longer than a third of

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Cursor, Epoch, Offset, OwnedRecord, RecordId};
+use crate::{Batch, Cursor, Epoch, Offset, RecordId, Stored};
 
 /// Which record of a window, for as long as it is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,18 +18,26 @@ pub(super) struct Window {
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     first: u64,
+    /// So many of the first slots are handled, and the next one is not.
+    handled: usize,
     epoch: Epoch,
     /// Records that may be here at a time.
     most: usize,
     running: usize,
+    is_abandoned: bool,
 }
 
+/// A record, in the batch it came in: nothing is copied.
 pub(super) struct Slot {
-    pub(super) record: OwnedRecord,
+    batch: Batch,
+    at: usize,
+    offset: Offset,
     id: RecordId,
     state: State,
     /// Attempts that failed, those of owners before this one included.
     pub(super) attempts: u32,
+    /// Why the last of them failed, if it was this owner's.
+    pub(super) cause: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +51,23 @@ enum State {
     Blocks,
 }
 
+impl Slot {
+    pub(super) fn record(&self) -> Stored<'_> {
+        self.batch.record(self.at).expect("a slot of a batch that was not empty is not empty later")
+    }
+}
+
 impl Window {
     pub(super) fn new(epoch: Epoch, most: usize) -> Self {
-        Self { slots: VecDeque::new(), first: 0, epoch, most: most.max(1), running: 0 }
+        Self {
+            slots: VecDeque::new(),
+            first: 0,
+            handled: 0,
+            epoch,
+            most: most.max(1),
+            running: 0,
+            is_abandoned: false,
+        }
     }
 
     /// Whether one more record may be taken from the log.
@@ -53,10 +75,12 @@ impl Window {
         self.slots.len() < self.most
     }
 
-    /// Takes the next record of the log, which was attempted so often before.
-    pub(super) fn push(&mut self, record: OwnedRecord, attempts: u32) {
-        let id = crate::envelope::record_id(&record.bytes);
-        self.slots.push_back(Slot { record, id, state: State::Waits, attempts });
+    /// Takes the next record of the log, which is in a slot of a batch and was attempted so often before.
+    pub(super) fn push(&mut self, batch: &Batch, at: usize, attempts: u32) {
+        let record = batch.record(at).expect("the slot of a record");
+        let (offset, id) = (record.offset, crate::envelope::record_id(record.bytes));
+        let (batch, state) = (batch.clone(), State::Waits);
+        self.slots.push_back(Slot { batch, at, offset, id, state, attempts, cause: String::new() });
     }
 
     fn at(&self, id: SlotId) -> usize {
@@ -67,6 +91,16 @@ impl Window {
         &self.slots[self.at(id)]
     }
 
+    /// The first record that was not handled.
+    pub(super) fn first_open(&self) -> Option<&Slot> {
+        self.slots.get(self.handled)
+    }
+
+    /// The last record that was taken from the log.
+    pub(super) fn last(&self) -> Option<Offset> {
+        self.slots.back().map(|slot| slot.offset)
+    }
+
     /// The next record to attempt, if `concurrency` allows for one more: of a key only the first that was not handled. With a
     /// concurrency of one, nothing is attempted before everything before it was handled.
     pub(super) fn start_next(&mut self, now: Duration, concurrency: usize) -> Option<SlotId> {
@@ -75,19 +109,21 @@ impl Window {
         }
         let mut busy = HashSet::new();
         let mut found = None;
-        for (index, slot) in self.slots.iter().enumerate() {
-            match slot.state {
+        for (index, slot) in self.slots.iter().enumerate().skip(self.handled) {
+            let is_startable = match slot.state {
                 State::Handled => continue,
-                State::Waits if !busy.contains(&slot.record.key) => found = Some(index),
-                State::Rests(until) if until <= now && !busy.contains(&slot.record.key) => {
-                    found = Some(index);
-                }
-                _ => {}
+                State::Waits => true,
+                State::Rests(until) => until <= now,
+                State::Runs | State::Blocks => false,
+            };
+            let key = slot.record().key;
+            if is_startable && !busy.contains(key) {
+                found = Some(index);
             }
             if found.is_some() || concurrency == 1 {
                 break;
             }
-            busy.insert(&slot.record.key);
+            busy.insert(key);
         }
         let index = found?;
         self.slots[index].state = State::Runs;
@@ -97,12 +133,17 @@ impl Window {
 
     pub(super) fn handled(&mut self, id: SlotId) {
         self.end(id, State::Handled);
+        let is_handled = |slot: &Slot| slot.state == State::Handled;
+        while self.slots.get(self.handled).is_some_and(is_handled) {
+            self.handled += 1;
+        }
     }
 
-    pub(super) fn failed(&mut self, id: SlotId, again_at: Duration) {
+    pub(super) fn failed(&mut self, id: SlotId, again_at: Duration, cause: String) {
         self.end(id, State::Rests(again_at));
         let at = self.at(id);
         self.slots[at].attempts = self.slots[at].attempts.saturating_add(1);
+        self.slots[at].cause = cause;
     }
 
     pub(super) fn blocks(&mut self, id: SlotId) {
@@ -121,38 +162,56 @@ impl Window {
             State::Rests(until) => Some(until),
             _ => None,
         };
-        self.slots.iter().filter_map(rests).min()
+        self.slots.iter().skip(self.handled).filter_map(rests).min()
     }
 
     /// How many records can be committed, and the last of them.
     pub(super) fn committable(&self) -> Option<(usize, Cursor)> {
-        let handled = self.slots.iter().take_while(|slot| slot.state == State::Handled).count();
-        let last = &self.slots[handled.checked_sub(1)?];
-        Some((handled, Cursor { epoch: self.epoch, offset: last.record.offset, id: last.id }))
+        if self.is_abandoned {
+            return None;
+        }
+        let last = &self.slots[self.handled.checked_sub(1)?];
+        Some((self.handled, Cursor { epoch: self.epoch, offset: last.offset, id: last.id }))
     }
 
     /// So many records were committed.
     pub(super) fn committed(&mut self, records: usize) {
         self.slots.drain(..records);
         self.first += records as u64;
+        self.handled -= records;
+    }
+
+    /// Nothing of it is committed any more: the consumer goes on elsewhere.
+    pub(super) fn abandon(&mut self) {
+        self.is_abandoned = true;
+    }
+
+    /// Where a record stands that was not committed, by its place among them.
+    pub(super) fn offset_at(&self, at: usize) -> Offset {
+        self.slots[at].offset
+    }
+
+    /// How many of the records that were handled are at or below an offset.
+    pub(super) fn handled_up_to(&self, offset: Offset) -> usize {
+        self.slots.iter().take(self.handled).take_while(|slot| slot.offset <= offset).count()
     }
 
     /// Records that were attempted and not handled, with how often.
     pub(super) fn attempted(&self) -> impl Iterator<Item = (Offset, u32)> {
         let is_open = |slot: &&Slot| slot.state != State::Handled && slot.attempts > 0;
-        self.slots.iter().filter(is_open).map(|slot| (slot.record.offset, slot.attempts))
+        self.slots.iter().skip(self.handled).filter(is_open).map(|slot| (slot.offset, slot.attempts))
     }
 
     /// The first record, if this pod cannot go past it.
     pub(super) fn blocked(&self) -> Option<&Slot> {
-        self.slots.front().filter(|slot| slot.state == State::Blocks)
+        self.slots.get(self.handled).filter(|slot| slot.state == State::Blocks)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Family, Key};
+    use crate::{Family, Key, OwnedRecord};
 
     fn record(offset: u64, instance: &str) -> OwnedRecord {
         let family = Family::new("orders").expect("a valid name");
@@ -160,15 +219,19 @@ mod tests {
         OwnedRecord { offset: Offset(offset), key, bytes: vec![offset as u8].into() }
     }
 
+    fn push(window: &mut Window, offset: u64, instance: &str, attempts: u32) {
+        window.push(&Batch::of(Epoch(1), vec![record(offset, instance)]), 0, attempts);
+    }
+
     fn window(records: &[(u64, &str)]) -> Window {
         let mut window = Window::new(Epoch(1), 100);
-        records.iter().for_each(|(offset, instance)| window.push(record(*offset, instance), 0));
+        records.iter().for_each(|(offset, instance)| push(&mut window, *offset, instance, 0));
         window
     }
 
     fn start(window: &mut Window, concurrency: usize) -> Option<(u64, SlotId)> {
         let id = window.start_next(Duration::ZERO, concurrency)?;
-        Some((window.slot(id).record.offset.0, id))
+        Some((window.slot(id).offset.0, id))
     }
 
     #[test]
@@ -176,11 +239,11 @@ mod tests {
         let mut window = window(&[(1, "a"), (2, "b")]);
         let (offset, first) = start(&mut window, 1).expect("the first");
         assert_eq!((offset, start(&mut window, 1)), (1, None));
-        window.failed(first, Duration::from_secs(5));
+        window.failed(first, Duration::from_secs(5), String::new());
         assert_eq!(start(&mut window, 1), None, "the second waits for the first");
         assert_eq!(window.next_retry(), Some(Duration::from_secs(5)));
         let again = window.start_next(Duration::from_secs(5), 1).expect("it is time");
-        assert_eq!((window.slot(again).record.offset.0, window.slot(again).attempts), (1, 1));
+        assert_eq!((window.slot(again).offset.0, window.slot(again).attempts), (1, 1));
     }
 
     #[test]
@@ -213,16 +276,16 @@ mod tests {
         assert!(window.blocked().is_none());
         window.handled(first);
         window.committed(1);
-        assert_eq!(window.blocked().map(|slot| slot.record.offset), Some(Offset(2)));
+        assert_eq!(window.blocked().map(|slot| slot.offset), Some(Offset(2)));
         assert_eq!(start(&mut window, 2), None, "and the rest of its key with it");
     }
 
     #[test]
     fn there_is_room_for_as_many_as_may_be_open() {
         let mut window = Window::new(Epoch(1), 2);
-        window.push(record(1, "a"), 0);
+        push(&mut window, 1, "a", 0);
         assert!(window.has_room());
-        window.push(record(2, "b"), 0);
+        push(&mut window, 2, "b", 0);
         assert!(!window.has_room());
         let (_, first) = start(&mut window, 1).expect("a");
         window.handled(first);
@@ -233,12 +296,12 @@ mod tests {
     #[test]
     fn attempts_are_of_records_that_were_not_handled() {
         let mut window = Window::new(Epoch(1), 100);
-        window.push(record(1, "a"), 3);
-        window.push(record(2, "b"), 0);
-        window.push(record(3, "c"), 1);
+        push(&mut window, 1, "a", 3);
+        push(&mut window, 2, "b", 0);
+        push(&mut window, 3, "c", 1);
         let (_, first) = start(&mut window, 3).expect("a");
         let (_, second) = start(&mut window, 3).expect("b");
-        window.failed(second, Duration::ZERO);
+        window.failed(second, Duration::ZERO, String::new());
         window.handled(first);
         assert_eq!(window.attempted().collect::<Vec<_>>(), [(Offset(2), 1), (Offset(3), 1)]);
     }

@@ -113,7 +113,7 @@ async fn what_cannot_be_appended_says_why() {
     let many = memory.limits().max_batch + 1;
     let error = notes.append_batch((0..many).map(|_| noted("x"))).await.expect_err("it is over the limit");
     assert!(matches!(&error, AppendFailed::TooLarge { source, .. } if source.size == many), "{error:?}");
-    engine.shutdown(super::PATIENCE).await.expect("no task failed");
+    engine.shutdown(PATIENCE).await.expect("no task failed");
     let error = notes.append(noted("late")).await.expect_err("the backplane is closed");
     assert!(matches!(error, AppendFailed::Backend { .. }), "{error:?}");
 }

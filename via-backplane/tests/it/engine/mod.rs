@@ -3,6 +3,7 @@
 mod appends;
 mod cells;
 mod compaction;
+mod consumers;
 mod copies;
 mod decisions;
 mod digests;

@@ -48,6 +48,7 @@ impl Pod {
             key: internal_cell(&["consumers", "orders", "ship"]),
             owner: Owner::of(u128::from(pod)),
             lasts: LASTS,
+            spread: 10,
         };
         // Every pod's clock begins with the test's.
         place.now();
@@ -77,7 +78,8 @@ async fn pods_in<const N: usize>(ambient: impl Fn(u64) -> Ambient) -> [Pod; N] {
 
 async fn create(pod: &Pod) {
     let (store, entropy) = (pod.bench.store(), &*pod.place.ambient.entropy);
-    let cell = ConsumerCell::new(cursor(10));
+    let of = crate::Selector::Family(crate::Family::new("orders").expect("a valid name"));
+    let cell = ConsumerCell::new(&of, cursor(10));
     let created = owned_cell::put_at(store, entropy, &pod.place.key, Expected::Absent, cell).await;
     assert!(matches!(created, Ok(Put::Written(_))), "{created:?}");
 }

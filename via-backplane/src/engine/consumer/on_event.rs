@@ -1,0 +1,420 @@
+//! Registering a consumer, and starting it.
+
+use std::{fmt, future::Future, future::IntoFuture, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::sync::watch;
+
+use super::{
+    cell::{ConsumerCell, Owner},
+    delivery::Delivery,
+    lease::Place,
+    operate::{control_of, refused},
+    options::{MAX_COMMIT_RECORDS, MAX_CONCURRENCY, Options, SHORTEST_LEASE, StartAt},
+    runner::{Handler, Runner, needed},
+    standing::{Board, Progress, Standing},
+};
+use crate::{
+    BackendError, BoxError, Cursor, Event, Expected, Family, InvalidKey, Key, Offset, RecordId, Retry,
+    Selector,
+    engine::{
+        Core,
+        control::{Control, MAX_CONSUMERS, Registered},
+        losses::{as_backend, contended},
+        metrics::OfConsumer,
+        owned_cell::{self, OwnedError, Put},
+        retry::Delays,
+        supervisor::OnStop,
+    },
+    internal_cell,
+    key::check,
+};
+
+/// The longest name of a consumer, in bytes.
+const MAX_NAME_BYTES: usize = crate::engine::control::MAX_CONSUMER_BYTES;
+/// Lost races after which a registration gives up.
+const MAX_ATTEMPTS: usize = 16;
+
+/// A side effect of events, about to be registered: await it.
+///
+/// # Guarantees
+///
+/// - The handler runs for every event, at least once: it runs again where it failed, and where a pod died before what it did was written
+///   down. [`Delivery::idempotency_key`] makes repeating harmless.
+/// - Of all pods of the app, one commits at a time. When it dies another one takes over, within the [`lease`](Self::lease) and a
+///   tenth of it; when it is shut down, at once. For as long as a pod that was paused does not know that it was deposed, two handlers may
+///   overlap: [`Delivery::term`] tells them apart.
+/// - Events come in the order of the log. With a [`concurrency`](Self::concurrency) above one, those of one key do.
+/// - An event that cannot be handled is tried for ever, and holds up those after it. That is told by `via_consumer_attempts` and once in
+///   the log.
+/// - What it has not handled is not compacted, whether or not any pod runs it, until it is
+///   [forgotten](super::NamedConsumer::forget).
+///
+/// Handlers run in the consumer's own task. One that computes for long belongs on a thread of its own
+/// ([`Supervisor::offload`](crate::Supervisor::offload)): whatever keeps the task from running keeps it from renewing the lease.
+#[must_use = "a consumer is registered when this is awaited"]
+pub struct OnEvent<E> {
+    core: Core,
+    selector: Selector,
+    name: String,
+    handler: Handler<E>,
+    options: Options,
+}
+
+/// A consumer that this pod runs, or would run if no other did.
+///
+/// Dropping it changes nothing: the consumer runs for as long as the engine does.
+pub struct Consumer {
+    name: String,
+    follow: watch::Receiver<Progress>,
+}
+
+/// Why a consumer could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerError {
+    /// The name is empty or too long.
+    #[error("this is no name for a consumer")]
+    InvalidName(#[from] InvalidKey),
+    /// This pod runs a consumer of this name.
+    #[error("`{name}` of `{family}` runs on this pod already: give one of them another name")]
+    NameTaken {
+        /// The family.
+        family: Family,
+        /// The name.
+        name: String,
+    },
+    /// Nobody has registered a consumer of this name.
+    #[error("nobody has registered a consumer `{name}` of `{family}`")]
+    Unknown {
+        /// The family.
+        family: Family,
+        /// The name.
+        name: String,
+    },
+    /// The name belongs to a consumer of other records of the family.
+    #[error("`{name}` consumes {}, not {}: give it another name", of(.family, .registered.as_deref()), of(.family, .wanted.as_deref()))]
+    OtherRecords {
+        /// The family.
+        family: Family,
+        /// The name.
+        name: String,
+        /// The instance it is registered for; `None` if for the whole family.
+        registered: Option<String>,
+        /// The instance that is wanted.
+        wanted: Option<String>,
+    },
+    /// Another consumer has taken this one's place.
+    #[error("`{name}` of `{family}` was retired: `{successor}` goes on in its place")]
+    Retired {
+        /// The family.
+        family: Family,
+        /// The name.
+        name: String,
+        /// Who goes on.
+        successor: String,
+    },
+    /// Records below may be gone, so it cannot begin where it was told to.
+    #[error("records of `{family}` below {lowest} may be gone: the lowest offset to start at is {lowest}")]
+    BelowCeiling {
+        /// The family.
+        family: Family,
+        /// The lowest offset possible.
+        lowest: Offset,
+    },
+    /// Nobody knows any more what was announced to be dropped.
+    #[error("the control cell of `{family}` is gone: call `engine.rebuild_control(\"{family}\")`")]
+    ControlLost {
+        /// The family.
+        family: Family,
+    },
+    /// The family has as many consumers as it can have.
+    #[error("`{family}` has {MAX_CONSUMERS} consumers: forget one that is not needed any more")]
+    Full {
+        /// The family.
+        family: Family,
+    },
+    /// The backplane failed.
+    #[error("the backplane could not be asked or told")]
+    Backend(#[source] BackendError),
+}
+
+fn of(family: &Family, instance: Option<&str>) -> String {
+    match instance {
+        Some(instance) => format!("`{family}/{instance}`"),
+        None => format!("all of `{family}`"),
+    }
+}
+
+impl ConsumerError {
+    /// Whether repeating the call is right.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            // A registration that is made again finds its own.
+            Self::Backend(error) if error.retry() == Retry::MayDuplicate => Retry::Safe,
+            Self::Backend(error) => error.retry(),
+            _ => Retry::Never,
+        }
+    }
+}
+
+impl<E: Event> OnEvent<E> {
+    pub(in crate::engine) fn new<H, Fut, Failure>(
+        core: Core,
+        selector: Selector,
+        name: String,
+        handler: H,
+    ) -> Self
+    where
+        H: Fn(Delivery<E>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+        Failure: Into<BoxError>,
+    {
+        let handler = move |delivery| handler(delivery).map(|outcome| outcome.map_err(Into::into)).boxed();
+        Self { core, selector, name, handler: Arc::new(handler), options: Options::default() }
+    }
+
+    /// Where it begins if it was never registered: with the first event there ever was, unless set. One that was goes on where it
+    /// stood.
+    pub fn start_at(mut self, start: StartAt) -> Self {
+        self.options.start_at = start;
+        self
+    }
+
+    /// How long to wait before a failed attempt is made again: a random part of `base`, which doubles with every failure up to `max`.
+    /// 10 milliseconds and 30 seconds unless set.
+    pub fn retry_backoff(mut self, base: Duration, max: Duration) -> Self {
+        (self.options.retry_base, self.options.retry_max) = (base, max.max(base));
+        self
+    }
+
+    /// How long a handler may take; 30 seconds unless set. One that takes longer is dropped, which counts as a failure.
+    pub fn handler_timeout(mut self, at_most: Duration) -> Self {
+        self.options.handler_timeout = at_most;
+        self
+    }
+
+    /// How many handlers run at a time; one unless set, at most 256. Events of one key are handled one after the other all the same.
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.options.concurrency = handlers.clamp(1, MAX_CONCURRENCY);
+        self
+    }
+
+    /// How often what was handled is written down: after so many events, at most 384, or so long after the first of them. 256 and 100
+    /// milliseconds unless set.
+    ///
+    /// What was not written down is handled again after a crash. `commit_every(1, …)` writes after every event, and handles no next one
+    /// before unless it runs several at once.
+    pub fn commit_every(mut self, events: usize, time: Duration) -> Self {
+        (self.options.commit_records, self.options.commit_time) = (events.clamp(1, MAX_COMMIT_RECORDS), time);
+        self
+    }
+
+    /// How long a pod that has died keeps others from taking over; 20 seconds unless set, at least one. Give it the same value on every
+    /// pod.
+    ///
+    /// A store that elects a leader is silent for some seconds, and an owner that cannot renew for two thirds of the lease begins nothing
+    /// more.
+    pub fn lease(mut self, lasts: Duration) -> Self {
+        self.options.lease = lasts.max(SHORTEST_LEASE);
+        self
+    }
+
+    async fn start(self) -> Result<Consumer, ConsumerError>
+    where
+        E: Event,
+    {
+        let Self { core, selector, name, handler, options } = self;
+        check("consumer", &name, MAX_NAME_BYTES)?;
+        let family = selector.family().clone();
+        if !core.running.add(family.as_str(), &name) {
+            return Err(ConsumerError::NameTaken { family, name });
+        }
+        let place = Place {
+            backplane: core.backplane.clone(),
+            ambient: core.ambient.clone(),
+            key: cell_of(&family, &name),
+            owner: Owner::of(core.id),
+            lasts: options.lease,
+            spread: u32::try_from(options.spread()).unwrap_or(u32::MAX),
+        };
+        let control = control_of(&core, &family);
+        let registration =
+            Registration { core: &core, place: &place, control: &control, selector: &selector, name: &name };
+        if let Err(error) = registration.register(options.start_at).await {
+            core.running.remove(family.as_str(), &name);
+            return Err(error);
+        }
+        let board = Arc::new(Board::new());
+        let follow = board.follow();
+        let metrics = OfConsumer::new(&family, &name);
+        let task = format!("consumer {family}/{name}");
+        let runner = Runner {
+            core: core.clone(),
+            place,
+            control,
+            selector,
+            name: name.as_str().into(),
+            options,
+            handler,
+            board,
+            metrics,
+        };
+        core.supervisor.spawn(task, OnStop::Drain, |stop| runner.run(stop));
+        Ok(Consumer { name, follow })
+    }
+}
+
+impl<E: Event> IntoFuture for OnEvent<E> {
+    type Output = Result<Consumer, ConsumerError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.start().boxed()
+    }
+}
+
+impl<E> fmt::Debug for OnEvent<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnEvent")
+            .field("name", &self.name)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The cell of a consumer.
+pub(super) fn cell_of(family: &Family, name: &str) -> crate::CellKey {
+    internal_cell(&["consumers", family.as_str(), name])
+}
+
+/// Making a consumer known to all pods.
+struct Registration<'a> {
+    core: &'a Core,
+    place: &'a Place,
+    control: &'a Control,
+    selector: &'a Selector,
+    name: &'a str,
+}
+
+impl Registration<'_> {
+    /// First its pin and then its cell: from the first moment it is there, nothing it needs is dropped.
+    async fn register(&self, start_at: StartAt) -> Result<(), ConsumerError> {
+        let seed = self.core.ambient.seed();
+        let mut delays = Delays::new(Duration::from_millis(1), Duration::from_millis(250), seed);
+        for _ in 0..MAX_ATTEMPTS {
+            if let Some(found) = self.place.load().await.map_err(unread)? {
+                return self.judge(&found.value);
+            }
+            let start = self.pin(start_at).await?;
+            let cell = ConsumerCell::new(self.selector, start);
+            let (store, entropy) = (self.core.backplane.store(), &*self.core.ambient.entropy);
+            match owned_cell::put_at(store, entropy, &self.place.key, Expected::Absent, cell).await {
+                Ok(Put::Written(_)) => return Ok(()),
+                // Another pod was faster, or this one was and does not know: what is there is looked at.
+                Ok(Put::Conflict) | Err(OwnedError::Unknown(_)) => delays.wait().await,
+                Err(error) => return Err(unread(error)),
+            }
+        }
+        Err(ConsumerError::Backend(contended()))
+    }
+
+    /// Whether a consumer that is there is the one that was meant.
+    fn judge(&self, cell: &ConsumerCell) -> Result<(), ConsumerError> {
+        let (family, name) = (self.selector.family().clone(), self.name.to_owned());
+        if let Some(retired) = &cell.retired {
+            return Err(ConsumerError::Retired { family, name, successor: retired.successor.clone() });
+        }
+        if !cell.is_of(self.selector) {
+            let registered = cell.instance().map(str::to_owned);
+            let wanted = match self.selector {
+                Selector::Key(key) => key.instance_name().map(str::to_owned),
+                Selector::Family(_) => None,
+            };
+            return Err(ConsumerError::OtherRecords { family, name, registered, wanted });
+        }
+        Ok(())
+    }
+
+    /// Pins where it begins; answers that.
+    async fn pin(&self, start_at: StartAt) -> Result<Cursor, ConsumerError> {
+        let head = self.control.head().await.map_err(ConsumerError::Backend)?;
+        let before_it = match start_at {
+            StartAt::Genesis => Offset::BEGIN,
+            StartAt::Now => head.offset,
+            StartAt::Offset(offset) => Offset(offset.0.saturating_sub(1)),
+        };
+        let start = Cursor { epoch: head.epoch, offset: before_it, id: RecordId::default() };
+        match self.control.register(self.name, needed(&start)).await {
+            // One that was pinned and has no cell was about to be registered by a pod that died: it begins where that wanted.
+            Ok(Registered::Pinned(pin)) => {
+                Ok(Cursor { epoch: pin.epoch, offset: Offset(pin.offset.0.saturating_sub(1)), ..start })
+            }
+            Ok(Registered::BelowCeiling { lowest }) => {
+                Err(ConsumerError::BelowCeiling { family: self.selector.family().clone(), lowest })
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+}
+
+pub(super) fn unread(error: OwnedError) -> ConsumerError {
+    ConsumerError::Backend(as_backend(error))
+}
+
+impl Consumer {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it stands on this pod.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.follow.borrow().standing.clone()
+    }
+
+    /// Every event up to here was handled, and that is written down: as far as this pod knows, which learns of it when it runs the
+    /// consumer itself.
+    #[must_use]
+    pub fn committed(&self) -> Offset {
+        self.follow.borrow().committed
+    }
+
+    /// Waits until it stands on this pod as `wanted` says, or has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn stands(&self, wanted: impl Fn(&Standing) -> bool) -> Standing {
+        let mut follow = self.follow.clone();
+        let reached = follow.wait_for(|now| now.standing == Standing::Ended || wanted(&now.standing)).await;
+        reached.map_or(Standing::Ended, |now| now.standing.clone())
+    }
+
+    /// Waits until this pod has committed up to an offset; `false` if it has ended before.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn commits(&self, offset: Offset) -> bool {
+        let mut follow = self.follow.clone();
+        let is_there = |now: &Progress| now.committed >= offset;
+        let reached = follow.wait_for(|now| now.standing == Standing::Ended || is_there(now)).await;
+        reached.is_ok_and(|now| is_there(&now))
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("name", &self.name).field("now", &*self.follow.borrow()).finish()
+    }
+}
+
+/// What a handle means: a family's own, all of it; an instance's, that instance.
+pub(in crate::engine) fn selector_of(key: &Key) -> Selector {
+    match key.instance_name() {
+        None => Selector::Family(key.family().clone()),
+        Some(_) => Selector::Key(key.clone()),
+    }
+}

@@ -1,0 +1,512 @@
+//! What an owner does: take records, have them handled, commit (PROTOCOL §5).
+//!
+//! One task per consumer does all of it, handlers included: it holds the lease, so whatever stops it stops them. Its steps are
+//! synchronous; only [`Owner::work`] awaits.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+
+use super::{
+    cell::ConsumerCell,
+    delivery::Delivery,
+    lease::{Lease, Lost},
+    options::Options,
+    runner::Runner,
+    source::{Replaced, Source, Taken},
+    standing::Block,
+    window::{SlotId, Window},
+};
+use crate::{
+    Change, Event, Head, Offset, Watch,
+    engine::{
+        control::Moved,
+        decode::{Problem, decode},
+        retry::Delays,
+        supervisor::{self, Stop},
+    },
+    envelope::Envelope,
+};
+
+/// Attempts that end at once before other tasks of this thread get their turn.
+const MAX_AT_ONCE: usize = 64;
+/// How often an owner moves its pin on, and looks how far it is behind.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Failures of one record after which somebody is told aloud.
+const LOUD_AFTER: u32 = 10;
+/// How much of a failure is written down, in characters.
+const MAX_CAUSE: usize = 256;
+/// Of handlers that end without waiting, one in this many is timed: two clock reads would cost more than such a one.
+const TIMED_ONE_IN: u32 = 64;
+
+/// An owner of a consumer, at work.
+pub(super) struct Owner<'a, E> {
+    runner: &'a Runner<E>,
+    /// Away while it is being written.
+    lease: Option<Lease>,
+    writing: Option<BoxFuture<'static, Written>>,
+    begins_until: Duration,
+    renews_at: Duration,
+    /// When to write, whatever else there is: somebody seems to have changed the cell, or a write came to nothing.
+    writes_at: Option<Duration>,
+    write_delays: Delays,
+    watch: Option<Watch>,
+    reading: Reading,
+    /// What is left of the last batch.
+    taken: Option<(Taken, usize)>,
+    window: Window,
+    running: FuturesUnordered<BoxFuture<'static, (SlotId, Outcome)>>,
+    /// Records to be handled one by one: those that an owner which died may have begun.
+    suspects: usize,
+    /// Everything up to here is committed.
+    committed: Offset,
+    /// The cell as it was taken over: it says what owners before this one have attempted.
+    before: ConsumerCell,
+    /// No record was taken yet.
+    is_fresh: bool,
+    /// When the first record was handled that is not committed.
+    handled_since: Option<Duration>,
+    upkeep: BoxFuture<'static, Kept>,
+    over: Option<Over>,
+}
+
+enum Reading {
+    Rests(Box<Source>),
+    Waits(BoxFuture<'static, (Source, Result<Taken, Replaced>)>),
+    Ended,
+}
+
+struct Written {
+    lease: Lease,
+    records: usize,
+    outcome: Result<(), Lost>,
+}
+
+/// How an attempt ended.
+type Outcome = Result<(), String>;
+
+/// What an owner has learned of its family.
+enum Kept {
+    Head(Head),
+    /// Its pin is not where it has to be.
+    PinLost,
+    Unknown,
+}
+
+/// Why an owner's work is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Somebody else holds the consumer, or there is none any more.
+    Deposed,
+    /// What the cell says is to be looked at again.
+    Again,
+    Stopped,
+    Blocked(Block),
+}
+
+impl<'a, E: Event> Owner<'a, E> {
+    pub(super) fn new(runner: &'a Runner<E>, lease: Lease, watch: Option<Watch>) -> Self {
+        let committed = lease.cell().committed();
+        let source =
+            Source::new(runner.core.clone(), runner.selector.clone(), committed, &runner.full_name());
+        Self {
+            begins_until: lease.begins_until(),
+            renews_at: lease.renews_at(),
+            suspects: lease.cell().suspects() as usize,
+            committed: committed.offset,
+            writing: None,
+            writes_at: None,
+            write_delays: Delays::new(
+                Duration::from_millis(20),
+                Duration::from_secs(2),
+                runner.core.ambient.seed(),
+            ),
+            watch,
+            reading: Reading::Rests(Box::new(source)),
+            taken: None,
+            window: Window::new(committed.epoch, runner.options.spread()),
+            running: FuturesUnordered::new(),
+            before: lease.cell().clone(),
+            is_fresh: true,
+            handled_since: None,
+            upkeep: upkeep(runner, committed.head(), Duration::ZERO),
+            over: None,
+            lease: Some(lease),
+            runner,
+        }
+    }
+
+    /// Works until something ends it; answers the lease, unless it was lost.
+    pub(super) async fn work(mut self, stop: &Stop) -> (Option<Lease>, Over) {
+        loop {
+            self.take();
+            self.begin_attempts();
+            self.write_what_is_due();
+            if let Some(ended) = self.ended() {
+                return ended;
+            }
+            // A log that always has more must not keep other tasks of this thread from running.
+            tokio::task::coop::consume_budget().await;
+            let next = self.next_deadline();
+            let now = self.now();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.over.is_none() => self.over = Some(Over::Stopped),
+                written = async { self.writing.as_mut().expect("checked").await }, if self.writing.is_some() => {
+                    self.writing = None;
+                    self.written(written);
+                }
+                Some((id, outcome)) = self.running.next(), if !self.running.is_empty() => self.attempted(id, outcome),
+                taken = self.reading.next(), if self.taken.is_none() && self.over.is_none() => match taken {
+                    Ok(taken) => self.taken = Some((taken, 0)),
+                    Err(Replaced) => self.over = Some(Over::Blocked(Block::Replaced)),
+                },
+                change = async { self.watch.as_mut().expect("checked").next().await }, if self.watch.is_some() => {
+                    self.heard(change);
+                }
+                kept = &mut self.upkeep => self.keep(kept),
+                () = tokio::time::sleep(next.saturating_sub(now)) => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.runner.place.now()
+    }
+
+    fn options(&self) -> &'a Options {
+        &self.runner.options
+    }
+
+    /// Moves what there is room for from the batch into the window.
+    fn take(&mut self) {
+        while self.window.has_room()
+            && let Some((taken, from)) = &mut self.taken
+        {
+            let above = taken.above;
+            let next = taken.batch.slots_from(*from).find(|(_, record)| record.offset > above);
+            let Some((slot, offset)) = next.map(|(slot, record)| (slot, record.offset)) else {
+                self.taken = None;
+                return;
+            };
+            *from = slot + 1;
+            let attempts = self.before.attempts(offset, self.is_fresh);
+            self.is_fresh = false;
+            self.window.push(&taken.batch, slot, attempts);
+        }
+    }
+
+    fn begin_attempts(&mut self) {
+        for _ in 0..MAX_AT_ONCE {
+            if self.over.is_some() {
+                return;
+            }
+            let is_careful = self.suspects > 0;
+            if is_careful && (self.writing.is_some() || self.window.committable().is_some()) {
+                return;
+            }
+            let concurrency = if is_careful { 1 } else { self.options().concurrency };
+            let now = self.now();
+            if now >= self.begins_until && self.runner.core.ambient.rules().begin_within_lease {
+                return;
+            }
+            let Some(id) = self.window.start_next(now, concurrency) else { return };
+            self.begin(id);
+        }
+    }
+
+    fn begin(&mut self, id: SlotId) {
+        let slot = self.window.slot(id);
+        let attempt = slot.attempts.saturating_add(1);
+        let record = slot.record();
+        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| decode::<E>(&record)));
+        let decoded = decoded.unwrap_or_else(|panic| Err(Problem::panicked(&*panic)));
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(Problem::Newer { .. } | Problem::Unknown { .. }) => return self.window.blocks(id),
+            Err(Problem::Undecodable(error)) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                self.runner.metrics.undecodable.increment(1);
+                return self.attempted(id, Err(format!("{error}{}", cause.unwrap_or_default())));
+            }
+        };
+        let delivery = Delivery {
+            event: decoded.event,
+            key: record.key.clone(),
+            offset: record.offset,
+            id: decoded.at.id(),
+            time: decoded.at.time(),
+            attempt,
+            term: self.before.term,
+            trace: Envelope::decode(record.bytes).ok().and_then(|envelope| envelope.trace),
+        };
+        let mut attempt = attempt_of(self.runner, delivery);
+        // Most are polled once more than they must be, and that is cheaper than to queue those that end at once.
+        match (&mut attempt).now_or_never() {
+            Some(outcome) => self.attempted(id, outcome),
+            None => self.running.push(async move { (id, attempt.await) }.boxed()),
+        }
+    }
+
+    fn attempted(&mut self, id: SlotId, outcome: Outcome) {
+        let now = self.now();
+        match outcome {
+            Ok(()) => {
+                self.runner.metrics.handled.increment(1);
+                self.window.handled(id);
+                self.handled_since.get_or_insert(now);
+            }
+            Err(cause) => {
+                let attempts = self.window.slot(id).attempts.saturating_add(1);
+                let delay = self.options().retry_after(attempts, self.runner.core.ambient.seed());
+                self.tell(id, attempts, &cause);
+                self.window.failed(id, now + delay, cause.chars().take(MAX_CAUSE).collect());
+            }
+        }
+        let attempts = self.window.first_open().map_or(0, |slot| slot.attempts);
+        self.runner.metrics.attempts.set(f64::from(attempts));
+    }
+
+    fn tell(&self, id: SlotId, attempts: u32, cause: &str) {
+        self.runner.metrics.errors.increment(1);
+        let (consumer, record) = (&self.runner.name, self.window.slot(id).record());
+        let (key, offset) = (record.key, record.offset);
+        if attempts == LOUD_AFTER {
+            tracing::warn!(%consumer, %key, %offset, attempts, cause, "a handler keeps failing; it is tried until it does not");
+        } else {
+            tracing::debug!(%consumer, %key, %offset, attempts, cause, "a handler failed");
+        }
+    }
+
+    /// Writes what was handled, or renews the lease, if it is time for either.
+    fn write_what_is_due(&mut self) {
+        let now = self.now();
+        if self.lease.is_none() || !self.is_write_due(now) {
+            return;
+        }
+        let lease = self.lease.take().expect("checked");
+        let (records, to) = match self.window.committable() {
+            Some((records, to)) => (records, Some(to)),
+            None => (0, None),
+        };
+        let suspects = self.suspects.saturating_sub(records);
+        let spread = (suspects == 0).then_some(self.runner.place.spread);
+        let last = self.window.last();
+        let attempted: Vec<_> = self.window.attempted().collect();
+        let cause = self.window.first_open().map_or_else(String::new, |slot| slot.cause.clone());
+        self.writes_at = None;
+        self.handled_since = None;
+        let write = async move {
+            let mut lease = lease;
+            let edit = |cell: &mut ConsumerCell| {
+                if let Some(to) = to {
+                    cell.commit(to);
+                }
+                if let Some(last) = last {
+                    cell.note_attempts(attempted, last, &cause);
+                }
+                if let Some(spread) = spread {
+                    cell.spread = spread;
+                }
+            };
+            let outcome = lease.write(edit).await;
+            Written { lease, records, outcome }
+        };
+        self.writing = Some(write.boxed());
+    }
+
+    fn is_write_due(&self, now: Duration) -> bool {
+        if let Some(at) = self.writes_at {
+            return at <= now;
+        }
+        let handled = self.window.committable().map_or(0, |(records, _)| records);
+        let is_full = !self.window.has_room() && self.running.is_empty();
+        let is_old = self.handled_since.is_some_and(|since| since + self.options().commit_time <= now);
+        let commits = handled >= self.options().commit_records
+            || (handled > 0 && (is_full || is_old || self.suspects > 0 || self.over.is_some()));
+        commits || self.renews_at <= now
+    }
+
+    fn written(&mut self, written: Written) {
+        let Written { lease, records, outcome } = written;
+        match outcome {
+            Ok(()) => {
+                self.window.committed(records);
+                self.suspects = self.suspects.saturating_sub(records);
+                self.write_delays.reset();
+                self.runner.metrics.commits.increment(u64::from(records > 0));
+            }
+            Err(Lost::Deposed) => {
+                self.over = Some(Over::Deposed);
+                return;
+            }
+            Err(Lost::Changed) => self.adopt(&lease),
+            Err(Lost::Unreached(error)) => {
+                tracing::debug!(consumer = %self.runner.name, %error, "a commit was not acknowledged");
+                self.writes_at = Some(self.now() + self.write_delays.next());
+                self.handled_since = self.window.committable().map(|_| self.now());
+            }
+        }
+        self.committed = lease.cell().committed().offset;
+        self.runner.board.committed(self.committed);
+        (self.begins_until, self.renews_at) = (lease.begins_until(), lease.renews_at());
+        if self.over.is_none() && !lease.cell().is_active() {
+            self.over = Some(Over::Again);
+        }
+        self.lease = Some(lease);
+    }
+
+    /// Somebody has changed the cell, or a write landed whose answer was lost: either says how far everything is committed.
+    fn adopt(&mut self, lease: &Lease) {
+        let committed = lease.cell().committed();
+        let known = self.window.handled_up_to(committed.offset);
+        let last = known.checked_sub(1).map_or(self.committed, |at| self.window.offset_at(at));
+        if committed.offset == last {
+            self.window.committed(known);
+            self.writes_at = Some(self.now());
+        } else {
+            // It was told to go on elsewhere.
+            self.over = Some(Over::Again);
+            self.window.abandon();
+        }
+    }
+
+    /// The cell was written. What this owner has not written itself it finds out by writing.
+    fn heard(&mut self, change: Option<Result<Change, crate::BackendError>>) {
+        match change {
+            Some(Ok(Change::Put { rev, .. })) => {
+                if self.lease.as_ref().is_some_and(|lease| rev > lease.rev()) {
+                    self.writes_at = Some(self.now());
+                }
+            }
+            Some(Ok(Change::Begin | Change::End)) => {}
+            Some(Ok(_)) => self.writes_at = Some(self.now()),
+            // Renewing finds out as well, a third of a lease later.
+            Some(Err(_)) | None => self.watch = None,
+        }
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        let epoch = self.lease.as_ref().map(|lease| lease.cell().committed().epoch);
+        match kept {
+            Kept::Head(head) => {
+                let behind = head.offset.0.saturating_sub(self.committed.0);
+                self.runner.metrics.lag_events.set(behind as f64);
+                self.show_age();
+            }
+            Kept::PinLost if self.over.is_none() => self.over = Some(Over::Again),
+            Kept::PinLost | Kept::Unknown => {}
+        }
+        let committed = Head { epoch: epoch.unwrap_or_default(), offset: self.committed };
+        self.upkeep = upkeep(self.runner, committed, UPKEEP);
+    }
+
+    /// How old the first event is that was not handled.
+    fn show_age(&self) {
+        let first = self.window.first_open().and_then(|slot| Envelope::decode(slot.record().bytes).ok());
+        let appended = first.map(|envelope| crate::envelope::system_time(envelope.time));
+        let now = self.runner.core.ambient.clock.now();
+        let age = appended.and_then(|appended| now.duration_since(appended).ok()).unwrap_or_default();
+        self.runner.metrics.lag_seconds.set(age.as_secs_f64());
+    }
+
+    /// Whether everything that was begun has ended, once this owner's work is over.
+    fn ended(&mut self) -> Option<(Option<Lease>, Over)> {
+        if self.over == Some(Over::Deposed) {
+            return Some((None, Over::Deposed));
+        }
+        if self.over.is_none()
+            && self.running.is_empty()
+            && let Some(slot) = self.window.blocked()
+        {
+            self.over = Some(Over::Blocked(newer::<E>(slot)));
+        }
+        let is_done =
+            self.running.is_empty() && self.writing.is_none() && self.window.committable().is_none();
+        if self.over.is_none() || !is_done {
+            return None;
+        }
+        Some((self.lease.take(), self.over.clone()?))
+    }
+
+    fn next_deadline(&self) -> Duration {
+        let begins_until = self.begins_until;
+        let retry = self.window.next_retry().filter(|at| *at < begins_until);
+        let commit = self.handled_since.map(|since| since + self.options().commit_time);
+        let writes =
+            if self.writing.is_some() { None } else { Some(self.writes_at.unwrap_or(self.renews_at)) };
+        let commit = commit.filter(|_| self.writing.is_none() && self.writes_at.is_none());
+        [retry, commit, writes].into_iter().flatten().min().unwrap_or(Duration::MAX)
+    }
+}
+
+impl Reading {
+    /// The next records; cancel-safe.
+    async fn next(&mut self) -> Result<Taken, Replaced> {
+        if matches!(self, Self::Rests(_))
+            && let Self::Rests(source) = std::mem::replace(self, Self::Ended)
+        {
+            *self = Self::Waits(source.next().boxed());
+        }
+        let Self::Waits(next) = self else { return std::future::pending().await };
+        let (source, taken) = next.await;
+        *self = if taken.is_ok() { Self::Rests(Box::new(source)) } else { Self::Ended };
+        taken
+    }
+}
+
+/// One run of the handler: a panic and a timeout are failures like any other.
+fn attempt_of<E: Event>(runner: &Runner<E>, delivery: Delivery<E>) -> BoxFuture<'static, Outcome> {
+    let (handler, at_most) = (runner.handler.clone(), runner.options.handler_timeout);
+    let seconds = runner.core.times_this_one(TIMED_ONE_IN).then(|| runner.metrics.handler_seconds.clone());
+    async move {
+        let started = seconds.map(|seconds| (seconds, tokio::time::Instant::now()));
+        let handled = AssertUnwindSafe(async move { handler(delivery).await }).catch_unwind();
+        let outcome = match tokio::time::timeout(at_most, handled).await {
+            Ok(Ok(outcome)) => outcome.map_err(|error| described(&*error)),
+            Ok(Err(panic)) => Err(format!("the handler panicked: {}", supervisor::message(&*panic))),
+            Err(_) => Err(format!("the handler did not end within {at_most:?}")),
+        };
+        if let Some((seconds, started)) = started {
+            seconds.record(started.elapsed().as_secs_f64());
+        }
+        outcome
+    }
+    .boxed()
+}
+
+/// An error with its causes, on one line.
+fn described(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What it takes to decode a record that this pod cannot.
+fn newer<E: Event>(slot: &super::window::Slot) -> Block {
+    match decode::<E>(&slot.record()) {
+        Err(Problem::Newer { name, version }) => Block::Newer { name, version },
+        Err(Problem::Unknown { name }) => Block::Newer { name, version: 0 },
+        _ => unreachable!("what blocks is of a newer binary"),
+    }
+}
+
+/// Moves the pin on to what is committed, and asks how far the log is.
+fn upkeep<E>(runner: &Runner<E>, committed: Head, after: Duration) -> BoxFuture<'static, Kept> {
+    let (control, name) = (runner.control.clone(), runner.name.clone());
+    let (core, selector) = (runner.core.clone(), runner.selector.clone());
+    async move {
+        tokio::time::sleep(after).await;
+        match control.advance(&name, committed).await {
+            Ok(Moved::Pinned(_)) => {}
+            Ok(_) => return Kept::PinLost,
+            Err(_) => return Kept::Unknown,
+        }
+        core.backplane.log().head(&selector).await.map_or(Kept::Unknown, Kept::Head)
+    }
+    .boxed()
+}
