@@ -39,11 +39,12 @@ pub use compactor::Compactor;
 pub use engine::Rules;
 pub use engine::{
     AcceptLossError, AppendFailed, AppendOptions, Appender, AtError, Block, Builder, Cell, Changes, Clock,
-    Consumer, ConsumerError, ConsumerRunning, ConsumerState, DecideError, DecideOptions, Delivery, Digest,
-    Engine, Entropy, Events, Fault, FoldedFrom, Halt, HaltReason, Health, JobError, Monotonic, NamedConsumer,
-    OnError, OnEvent, OnStop, Parted, Party, Past, Pin, PinError, Rebuilt, RefoldError, Refolded,
-    RegisterError, Sampled, Standing, StartAt, Status, Stop, Supervisor, Undecodable, UpdateError, Verified,
-    VerifyError, View, Waited, internal_cell, metrics,
+    Consumer, ConsumerError, ConsumerRunning, ConsumerState, DeadLetter, DeadLetterError, DeadLetters,
+    DecideError, DecideOptions, Delivery, Digest, Engine, Entropy, Events, Fault, FoldedFrom, Halt,
+    HaltReason, Health, JobError, Monotonic, NamedConsumer, OnError, OnEvent, OnStop, Parted, Party, Past,
+    Pin, PinError, Rebuilt, RefoldError, Refolded, RegisterError, Sampled, Standing, StartAt, Status, Stop,
+    Supervisor, Undecodable, UnreadableLetter, UpdateError, Verified, VerifyError, View, Waited, Which,
+    internal_cell, metrics,
 };
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::{AppendError, BackendError, BoxError, CasError, ErrorKind, Retry, TooLarge};

@@ -1,21 +1,26 @@
 //! Consumers: effects that run on one pod at a time, at least once (PROTOCOL §5).
 //!
 //! Read in this order: `cell.rs` (what is stored), `stillness.rs` and `lease.rs` (who may run it), `window.rs` (what was begun and
-//! handled), `source.rs` (where records come from), `owner.rs` (the work), `runner.rs` (the task), `on_event.rs` (how one comes to be).
+//! handled), `source.rs` (where records come from), `owner.rs` (the work), `runner.rs` (the task), `on_event.rs` (how one comes to be), `operate.rs` (what operators do),
+//! `letters.rs`, `dead.rs` and `redrive.rs` (what was given up).
 
 mod cell;
+mod dead;
 mod delivery;
 mod lease;
+mod letters;
 mod on_event;
 mod operate;
 mod options;
 mod owner;
+mod redrive;
 mod runner;
 mod source;
 mod standing;
 mod stillness;
 mod window;
 
+pub use dead::{DeadLetter, DeadLetterError, DeadLetters, UnreadableLetter, Which};
 pub use delivery::Delivery;
 pub(super) use on_event::selector_of;
 pub use on_event::{Consumer, ConsumerError, OnEvent};

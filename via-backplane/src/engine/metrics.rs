@@ -50,6 +50,7 @@ pub(crate) const CONSUMER_LAG_SECONDS: &str = "via_consumer_lag_seconds";
 pub(crate) const CONSUMER_ATTEMPTS: &str = "via_consumer_attempts";
 pub(crate) const CONSUMER_ERRORS: &str = "via_consumer_errors_total";
 pub(crate) const CONSUMER_UNDECODABLE: &str = "via_consumer_undecodable_total";
+pub(crate) const CONSUMER_DEAD_LETTERED: &str = "via_consumer_dead_lettered_total";
 pub(crate) const CONSUMER_BLOCKED: &str = "via_consumer_blocked";
 pub(crate) const CONSUMER_HANDLED: &str = "via_consumer_handled_total";
 pub(crate) const CONSUMER_HANDLER_SECONDS: &str = "via_consumer_handler_seconds";
@@ -319,7 +320,13 @@ pub const CATALOGUE: &[Metric] = &[
         CONSUMER_UNDECODABLE,
         Kind::Counter,
         &["family", "consumer"],
-        "attempts that failed because the event's bytes do not decode",
+        "events this pod has given up at once because their bytes do not decode",
+    ),
+    Metric::new(
+        CONSUMER_DEAD_LETTERED,
+        Kind::Counter,
+        &["family", "consumer"],
+        "events this pod has given up: they are among the dead letters",
     ),
     Metric::new(
         CONSUMER_HANDLER_SECONDS,
@@ -416,6 +423,7 @@ impl OfFamily {
 }
 
 /// A consumer's handles, looked up once.
+#[derive(Clone)]
 pub(crate) struct OfConsumer {
     pub(crate) owner: Gauge,
     pub(crate) lag_events: Gauge,
@@ -426,6 +434,7 @@ pub(crate) struct OfConsumer {
     pub(crate) errors: Counter,
     pub(crate) undecodable: Counter,
     pub(crate) commits: Counter,
+    pub(crate) dead_lettered: Counter,
     pub(crate) handler_seconds: Histogram,
 }
 
@@ -442,6 +451,7 @@ impl OfConsumer {
             errors: counter!(CONSUMER_ERRORS, &labels),
             undecodable: counter!(CONSUMER_UNDECODABLE, &labels),
             commits: counter!(CONSUMER_COMMITS, &labels),
+            dead_lettered: counter!(CONSUMER_DEAD_LETTERED, &labels),
             handler_seconds: histogram!(CONSUMER_HANDLER_SECONDS, &labels),
         }
     }

@@ -62,8 +62,8 @@ pub use appender::Appender;
 pub use cell::{Cell, UpdateError};
 pub use changes::Changes;
 pub use consumer::{
-    Block, Consumer, ConsumerError, ConsumerRunning, ConsumerState, Delivery, NamedConsumer, OnEvent,
-    Standing, StartAt,
+    Block, Consumer, ConsumerError, ConsumerRunning, ConsumerState, DeadLetter, DeadLetterError, DeadLetters,
+    Delivery, NamedConsumer, OnEvent, Standing, StartAt, UnreadableLetter, Which,
 };
 pub use decide::{DecideError, DecideOptions};
 pub use digest::Digest;

@@ -1,12 +1,13 @@
 //! Registering a consumer, and starting it.
 
-use std::{fmt, future::Future, future::IntoFuture, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::watch;
 
 use super::{
     cell::{ConsumerCell, Owner},
+    dead::{DeadLetter, DeadLetters},
     delivery::Delivery,
     lease::Place,
     operate::{control_of, refused},
@@ -15,8 +16,8 @@ use super::{
     standing::{Board, Progress, Standing},
 };
 use crate::{
-    BackendError, BoxError, Cursor, Event, Expected, Family, InvalidKey, Key, Offset, RecordId, Retry,
-    Selector,
+    BackendError, BoxError, Cursor, Event, Expected, Family, InvalidKey, Key, Offset, RecordId,
+    RegisterError, Retry, Selector,
     engine::{
         Core,
         control::{Control, MAX_CONSUMERS, Registered},
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// The longest name of a consumer, in bytes.
-const MAX_NAME_BYTES: usize = crate::engine::control::MAX_CONSUMER_BYTES;
+const MAX_NAME_BYTES: usize = 96;
 /// Lost races after which a registration gives up.
 const MAX_ATTEMPTS: usize = 16;
 
@@ -45,8 +46,8 @@ const MAX_ATTEMPTS: usize = 16;
 ///   tenth of it; when it is shut down, at once. For as long as a pod that was paused does not know that it was deposed, two handlers may
 ///   overlap: [`Delivery::term`] tells them apart.
 /// - Events come in the order of the log. With a [`concurrency`](Self::concurrency) above one, those of one key do.
-/// - An event that cannot be handled is tried for ever, and holds up those after it. That is told by `via_consumer_attempts` and once in
-///   the log.
+/// - An event that cannot be handled is tried for ever, and holds up those after it: `via_consumer_attempts` and one warning tell. With
+///   [`max_attempts`](Self::max_attempts) it is given up then, and kept among the [dead letters](crate::Engine::dead_letters).
 /// - What it has not handled is not compacted, whether or not any pod runs it, until it is
 ///   [forgotten](super::NamedConsumer::forget).
 ///
@@ -84,6 +85,9 @@ pub enum ConsumerError {
         /// The name.
         name: String,
     },
+    /// The family that dead letters are in is used for something else.
+    #[error("a name of via's own is in use")]
+    Reserved(#[source] RegisterError),
     /// Nobody has registered a consumer of this name.
     #[error("nobody has registered a consumer `{name}` of `{family}`")]
     Unknown {
@@ -189,6 +193,29 @@ impl<E: Event> OnEvent<E> {
         self
     }
 
+    /// Gives an event up after so many attempts, and goes on with the next: it is written to the
+    /// [dead letters](crate::Engine::dead_letters). Never, unless set; zero is one.
+    ///
+    /// A timeout, a panic and the death of a pod are attempts. An event whose bytes do not decode is given up whatever is set.
+    /// If it cannot be written down, it is not given up.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.options.max_attempts = NonZeroU32::new(attempts.max(1));
+        self
+    }
+
+    /// Tells somebody of every event that is given up, before it is written to the dead letters. While that fails, the consumer stands
+    /// still. It may be told of one event more than once.
+    pub fn dead_letter<S, Fut, Failure>(mut self, sink: S) -> Self
+    where
+        S: Fn(DeadLetter) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+        Failure: Into<BoxError>,
+    {
+        let sink = move |letter| sink(letter).map(|outcome| outcome.map_err(Into::into)).boxed();
+        self.options.sink = Some(Arc::new(sink));
+        self
+    }
+
     /// How long a handler may take; 30 seconds unless set. One that takes longer is dropped, which counts as a failure.
     pub fn handler_timeout(mut self, at_most: Duration) -> Self {
         self.options.handler_timeout = at_most;
@@ -239,6 +266,13 @@ impl<E: Event> OnEvent<E> {
             lasts: options.lease,
             spread: u32::try_from(options.spread()).unwrap_or(u32::MAX),
         };
+        let letters = match DeadLetters::new(&core, &family, &name) {
+            Ok(letters) => letters,
+            Err(error) => {
+                core.running.remove(family.as_str(), &name);
+                return Err(error);
+            }
+        };
         let control = control_of(&core, &family);
         let registration =
             Registration { core: &core, place: &place, control: &control, selector: &selector, name: &name };
@@ -260,6 +294,7 @@ impl<E: Event> OnEvent<E> {
             handler,
             board,
             metrics,
+            letters,
         };
         core.supervisor.spawn(task, OnStop::Drain, |stop| runner.run(stop));
         Ok(Consumer { name, follow })
@@ -277,10 +312,7 @@ impl<E: Event> IntoFuture for OnEvent<E> {
 
 impl<E> fmt::Debug for OnEvent<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnEvent")
-            .field("name", &self.name)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("OnEvent").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

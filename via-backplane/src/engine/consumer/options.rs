@@ -1,8 +1,8 @@
 //! How a consumer runs.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
-use super::cell::MAX_ATTEMPTED;
+use super::{cell::MAX_ATTEMPTED, dead::Sink};
 use crate::Offset;
 
 /// Where a consumer begins that was never there before.
@@ -18,7 +18,7 @@ pub enum StartAt {
 }
 
 /// See the methods of [`OnEvent`](super::OnEvent).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Options {
     pub(super) start_at: StartAt,
     pub(super) lease: Duration,
@@ -28,6 +28,10 @@ pub(super) struct Options {
     pub(super) commit_time: Duration,
     pub(super) retry_base: Duration,
     pub(super) retry_max: Duration,
+    /// After so many failures an event is given up; never, if there is no such number.
+    pub(super) max_attempts: Option<NonZeroU32>,
+    /// Whom to tell of what is given up, before it is written down.
+    pub(super) sink: Option<Sink>,
 }
 
 impl Default for Options {
@@ -42,6 +46,8 @@ impl Default for Options {
             commit_time: Duration::from_millis(100),
             retry_base: Duration::from_millis(10),
             retry_max: Duration::from_secs(30),
+            max_attempts: None,
+            sink: None,
         }
     }
 }

@@ -3,16 +3,21 @@
 //! One task per consumer does all of it, handlers included: it holds the lease, so whatever stops it stops them. Its steps are
 //! synchronous; only [`Owner::work`] awaits.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use metrics::Histogram;
+use tokio::sync::watch;
 
 use super::{
     cell::ConsumerCell,
+    dead::{give_up, raw},
     delivery::Delivery,
     lease::{Lease, Lost},
+    letters::{Burial, Letter, Place},
     options::Options,
-    runner::Runner,
+    redrive::{self, Leave},
+    runner::{Handler, Runner},
     source::{Replaced, Source, Taken},
     standing::Block,
     window::{SlotId, Window},
@@ -20,12 +25,13 @@ use super::{
 use crate::{
     Change, Event, Head, Offset, Watch,
     engine::{
+        Changes, Core,
         control::Moved,
         decode::{Problem, decode},
         retry::Delays,
         supervisor::{self, Stop},
     },
-    envelope::Envelope,
+    envelope::{self, Envelope},
 };
 
 /// Attempts that end at once before other tasks of this thread get their turn.
@@ -42,6 +48,7 @@ const TIMED_ONE_IN: u32 = 64;
 /// An owner of a consumer, at work.
 pub(super) struct Owner<'a, E> {
     runner: &'a Runner<E>,
+    attempts: Attempts<E>,
     /// Away while it is being written.
     lease: Option<Lease>,
     writing: Option<BoxFuture<'static, Written>>,
@@ -55,7 +62,7 @@ pub(super) struct Owner<'a, E> {
     /// What is left of the last batch.
     taken: Option<(Taken, usize)>,
     window: Window,
-    running: FuturesUnordered<BoxFuture<'static, (SlotId, Outcome)>>,
+    running: FuturesUnordered<BoxFuture<'static, (SlotId, Done)>>,
     /// Records to be handled one by one: those that an owner which died may have begun.
     suspects: usize,
     /// Everything up to here is committed.
@@ -68,6 +75,16 @@ pub(super) struct Owner<'a, E> {
     handled_since: Option<Duration>,
     upkeep: BoxFuture<'static, Kept>,
     over: Option<Over>,
+    /// What it lets a letter do that is handled again.
+    leave: watch::Sender<Leave>,
+    redriving: Option<BoxFuture<'static, ()>>,
+    /// Letters that this owner has dealt with, and that this pod still shows as wanted, with how often they were.
+    redriven: BTreeSet<(Place, u32)>,
+    letters: Changes,
+    /// The letters have changed since they were looked at.
+    looks_at_letters: bool,
+    /// An owner died, and may have died of a letter it was handling again.
+    is_letter_suspect: bool,
 }
 
 enum Reading {
@@ -83,7 +100,14 @@ struct Written {
 }
 
 /// How an attempt ended.
-type Outcome = Result<(), String>;
+pub(super) type Outcome = Result<(), String>;
+
+/// What became of a record.
+enum Done {
+    Attempted(Outcome),
+    /// It was given up, if that could be written down.
+    Buried(Outcome),
+}
 
 /// What an owner has learned of its family.
 enum Kept {
@@ -110,6 +134,7 @@ impl<'a, E: Event> Owner<'a, E> {
         let source =
             Source::new(runner.core.clone(), runner.selector.clone(), committed, &runner.full_name());
         Self {
+            attempts: runner.attempts(),
             begins_until: lease.begins_until(),
             renews_at: lease.renews_at(),
             suspects: lease.cell().suspects() as usize,
@@ -131,6 +156,12 @@ impl<'a, E: Event> Owner<'a, E> {
             handled_since: None,
             upkeep: upkeep(runner, committed.head(), Duration::ZERO),
             over: None,
+            leave: watch::Sender::new(Leave { until: lease.begins_until(), is_over: false }),
+            redriving: None,
+            redriven: BTreeSet::new(),
+            letters: runner.letters.state().changes(),
+            looks_at_letters: true,
+            is_letter_suspect: lease.cell().suspects() > 0,
             lease: Some(lease),
             runner,
         }
@@ -141,6 +172,7 @@ impl<'a, E: Event> Owner<'a, E> {
         loop {
             self.take();
             self.begin_attempts();
+            self.begin_redrive();
             self.write_what_is_due();
             if let Some(ended) = self.ended() {
                 return ended;
@@ -156,7 +188,12 @@ impl<'a, E: Event> Owner<'a, E> {
                     self.writing = None;
                     self.written(written);
                 }
-                Some((id, outcome)) = self.running.next(), if !self.running.is_empty() => self.attempted(id, outcome),
+                Some((id, done)) = self.running.next(), if !self.running.is_empty() => self.done(id, done),
+                () = async { self.redriving.as_mut().expect("checked").await }, if self.redriving.is_some() => {
+                    self.redriving = None;
+                    self.looks_at_letters = true;
+                }
+                _ = self.letters.changed(), if self.over.is_none() => self.looks_at_letters = true,
                 taken = self.reading.next(), if self.taken.is_none() && self.over.is_none() => match taken {
                     Ok(taken) => self.taken = Some((taken, 0)),
                     Err(Replaced) => self.over = Some(Over::Blocked(Block::Replaced)),
@@ -217,6 +254,9 @@ impl<'a, E: Event> Owner<'a, E> {
 
     fn begin(&mut self, id: SlotId) {
         let slot = self.window.slot(id);
+        if slot.is_given_up || self.is_exhausted(slot.attempts) {
+            return self.give_up(id);
+        }
         let attempt = slot.attempts.saturating_add(1);
         let record = slot.record();
         let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| decode::<E>(&record)));
@@ -225,9 +265,9 @@ impl<'a, E: Event> Owner<'a, E> {
             Ok(decoded) => decoded,
             Err(Problem::Newer { .. } | Problem::Unknown { .. }) => return self.window.blocks(id),
             Err(Problem::Undecodable(error)) => {
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
                 self.runner.metrics.undecodable.increment(1);
-                return self.attempted(id, Err(format!("{error}{}", cause.unwrap_or_default())));
+                self.window.failed(id, described(&error), self.runner.core.ambient.clock.now());
+                return self.give_up(id);
             }
         };
         let delivery = Delivery {
@@ -240,31 +280,106 @@ impl<'a, E: Event> Owner<'a, E> {
             term: self.before.term,
             trace: Envelope::decode(record.bytes).ok().and_then(|envelope| envelope.trace),
         };
-        let mut attempt = attempt_of(self.runner, delivery);
-        // Most are polled once more than they must be, and that is cheaper than to queue those that end at once.
+        let mut attempt = attempt_of(&self.attempts, delivery);
+        // Those that end at once need not be queued; the others are polled once more than they must be.
         match (&mut attempt).now_or_never() {
-            Some(outcome) => self.attempted(id, outcome),
-            None => self.running.push(async move { (id, attempt.await) }.boxed()),
+            Some(outcome) => self.done(id, Done::Attempted(outcome)),
+            None => self.running.push(async move { (id, Done::Attempted(attempt.await)) }.boxed()),
         }
     }
 
-    fn attempted(&mut self, id: SlotId, outcome: Outcome) {
+    fn is_exhausted(&self, attempts: u32) -> bool {
+        self.options().max_attempts.is_some_and(|most| attempts >= most.get())
+    }
+
+    fn done(&mut self, id: SlotId, done: Done) {
         let now = self.now();
-        match outcome {
-            Ok(()) => {
+        match done {
+            Done::Attempted(Ok(())) => {
                 self.runner.metrics.handled.increment(1);
                 self.window.handled(id);
                 self.handled_since.get_or_insert(now);
             }
-            Err(cause) => {
+            Done::Attempted(Err(cause)) => {
+                let cause: String = cause.chars().take(MAX_CAUSE).collect();
                 let attempts = self.window.slot(id).attempts.saturating_add(1);
-                let delay = self.options().retry_after(attempts, self.runner.core.ambient.seed());
                 self.tell(id, attempts, &cause);
-                self.window.failed(id, now + delay, cause.chars().take(MAX_CAUSE).collect());
+                self.window.failed(id, cause, self.runner.core.ambient.clock.now());
+                if self.is_exhausted(attempts) {
+                    return self.give_up(id);
+                }
+                self.window.rests(id, now + self.delay(attempts));
+            }
+            Done::Buried(Ok(())) => {
+                let record = self.window.slot(id).record();
+                let (consumer, key, offset) = (&self.runner.name, record.key, record.offset);
+                tracing::error!(%consumer, %key, %offset, "an event was given up; it is among the dead letters");
+                self.runner.metrics.dead_lettered.increment(1);
+                self.window.handled(id);
+                self.handled_since.get_or_insert(now);
+            }
+            Done::Buried(Err(error)) => {
+                tracing::error!(consumer = %self.runner.name, error, "an event could not be given up; trying again");
+                self.window.rests(id, now + self.delay(LOUD_AFTER));
             }
         }
         let attempts = self.window.first_open().map_or(0, |slot| slot.attempts);
         self.runner.metrics.attempts.set(f64::from(attempts));
+    }
+
+    fn delay(&self, failures: u32) -> Duration {
+        self.options().retry_after(failures, self.runner.core.ambient.seed())
+    }
+
+    /// Has an event written to the dead letters. What it is about counts as handled once that is done, and not before.
+    fn give_up(&mut self, id: SlotId) {
+        self.window.gives_up(id);
+        let slot = self.window.slot(id);
+        let record = slot.record();
+        let now = self.runner.core.ambient.clock.now();
+        let cause = match slot.cause.as_str() {
+            "" => self.before.error().unwrap_or("a pod died while it was handled"),
+            cause => cause,
+        };
+        let burial = Burial {
+            place: Place::new(self.window.epoch(), record.offset),
+            instance: record.key.instance_name().map(str::to_owned),
+            record: raw(record.bytes),
+            attempts: slot.attempts,
+            cause: cause.to_owned(),
+            first_failed: envelope::micros(slot.first_failed.unwrap_or(now)),
+            last_failed: envelope::micros(now),
+            wanted: 0,
+        };
+        let (letters, sink) = (self.runner.letters.clone(), self.options().sink.clone());
+        let bury = async move { (id, Done::Buried(give_up(&letters, sink.as_ref(), burial).await)) };
+        self.running.push(bury.boxed());
+    }
+
+    /// Takes up the next letter that is to be handled again, beside what is handled anyway.
+    fn begin_redrive(&mut self) {
+        if !self.looks_at_letters || self.redriving.is_some() || self.over.is_some() {
+            return;
+        }
+        self.looks_at_letters = false;
+        let Some(letters) = self.runner.letters.state().read() else { return };
+        let suspect = std::mem::take(&mut self.is_letter_suspect);
+        let named = |letter: &Letter| (letter.burial.place, letter.wanted);
+        if !self.redriven.is_empty() {
+            let wanted: BTreeSet<_> = letters.wanted().map(named).collect();
+            self.redriven.retain(|letter| wanted.contains(letter));
+        }
+        let Some(letter) = letters.wanted().find(|letter| !self.redriven.contains(&named(letter))).cloned()
+        else {
+            return;
+        };
+        self.redriven.insert(named(&letter));
+        let leave = self.leave.subscribe();
+        self.redriving = Some(if suspect {
+            redrive::suspect(self.runner, letter, leave)
+        } else {
+            redrive::redrive(self.runner, letter, self.before.term, leave)
+        });
     }
 
     fn tell(&self, id: SlotId, attempts: u32, cause: &str) {
@@ -353,6 +468,7 @@ impl<'a, E: Event> Owner<'a, E> {
         if self.over.is_none() && !lease.cell().is_active() {
             self.over = Some(Over::Again);
         }
+        self.leave.send_modify(|leave| leave.until = lease.begins_until());
         self.lease = Some(lease);
     }
 
@@ -404,7 +520,7 @@ impl<'a, E: Event> Owner<'a, E> {
     /// How old the first event is that was not handled.
     fn show_age(&self) {
         let first = self.window.first_open().and_then(|slot| Envelope::decode(slot.record().bytes).ok());
-        let appended = first.map(|envelope| crate::envelope::system_time(envelope.time));
+        let appended = first.map(|envelope| envelope::system_time(envelope.time));
         let now = self.runner.core.ambient.clock.now();
         let age = appended.and_then(|appended| now.duration_since(appended).ok()).unwrap_or_default();
         self.runner.metrics.lag_seconds.set(age.as_secs_f64());
@@ -455,10 +571,22 @@ impl Reading {
     }
 }
 
+/// What it takes to run a handler.
+#[derive(Clone)]
+pub(super) struct Attempts<E> {
+    pub(super) core: Core,
+    pub(super) handler: Handler<E>,
+    pub(super) at_most: Duration,
+    pub(super) seconds: Histogram,
+}
+
 /// One run of the handler: a panic and a timeout are failures like any other.
-fn attempt_of<E: Event>(runner: &Runner<E>, delivery: Delivery<E>) -> BoxFuture<'static, Outcome> {
-    let (handler, at_most) = (runner.handler.clone(), runner.options.handler_timeout);
-    let seconds = runner.core.times_this_one(TIMED_ONE_IN).then(|| runner.metrics.handler_seconds.clone());
+pub(super) fn attempt_of<E: Event>(
+    attempts: &Attempts<E>,
+    delivery: Delivery<E>,
+) -> BoxFuture<'static, Outcome> {
+    let (handler, at_most) = (attempts.handler.clone(), attempts.at_most);
+    let seconds = attempts.core.times_this_one(TIMED_ONE_IN).then(|| attempts.seconds.clone());
     async move {
         let started = seconds.map(|seconds| (seconds, tokio::time::Instant::now()));
         let handled = AssertUnwindSafe(async move { handler(delivery).await }).catch_unwind();
@@ -476,7 +604,7 @@ fn attempt_of<E: Event>(runner: &Runner<E>, delivery: Delivery<E>) -> BoxFuture<
 }
 
 /// An error with its causes, on one line.
-fn described(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn described(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

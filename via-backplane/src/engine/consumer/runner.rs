@@ -6,12 +6,13 @@ use futures_util::future::BoxFuture;
 
 use super::{
     cell::{ConsumerCell, Needs},
+    dead::DeadLetters,
     delivery::Delivery,
     lease::{Lease, Lost, Place},
     on_event::ConsumerError,
     operate::keep_from,
     options::Options,
-    owner::{Over, Owner},
+    owner::{Attempts, Over, Owner},
     standing::{Block, Board, Standing},
 };
 use crate::{
@@ -41,6 +42,7 @@ pub(super) struct Runner<E> {
     pub(super) handler: Handler<E>,
     pub(super) board: Arc<Board>,
     pub(super) metrics: OfConsumer,
+    pub(super) letters: DeadLetters,
 }
 
 /// Whether the consumer can go on from what it has committed.
@@ -69,6 +71,16 @@ impl<E: Event> Runner<E> {
         self.place.give_up().await;
         self.stands(Standing::Ended);
         Ok(())
+    }
+
+    /// What it takes to run the handler.
+    pub(super) fn attempts(&self) -> Attempts<E> {
+        Attempts {
+            core: self.core.clone(),
+            handler: self.handler.clone(),
+            at_most: self.options.handler_timeout,
+            seconds: self.metrics.handler_seconds.clone(),
+        }
     }
 
     /// The consumer's name with its family's.

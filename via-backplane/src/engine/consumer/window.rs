@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::{Batch, Cursor, Epoch, Offset, RecordId, Stored};
@@ -38,6 +38,10 @@ pub(super) struct Slot {
     pub(super) attempts: u32,
     /// Why the last of them failed, if it was this owner's.
     pub(super) cause: String,
+    /// When the first of this owner's failed.
+    pub(super) first_failed: Option<SystemTime>,
+    /// It is attempted no more, and has yet to be written to the dead letters.
+    pub(super) is_given_up: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +74,10 @@ impl Window {
         }
     }
 
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Whether one more record may be taken from the log.
     pub(super) fn has_room(&self) -> bool {
         self.slots.len() < self.most
@@ -80,7 +88,18 @@ impl Window {
         let record = batch.record(at).expect("the slot of a record");
         let (offset, id) = (record.offset, crate::envelope::record_id(record.bytes));
         let (batch, state) = (batch.clone(), State::Waits);
-        self.slots.push_back(Slot { batch, at, offset, id, state, attempts, cause: String::new() });
+        let (cause, first_failed, is_given_up) = (String::new(), None, false);
+        self.slots.push_back(Slot {
+            batch,
+            at,
+            offset,
+            id,
+            state,
+            attempts,
+            cause,
+            first_failed,
+            is_given_up,
+        });
     }
 
     fn at(&self, id: SlotId) -> usize {
@@ -139,11 +158,24 @@ impl Window {
         }
     }
 
-    pub(super) fn failed(&mut self, id: SlotId, again_at: Duration, cause: String) {
-        self.end(id, State::Rests(again_at));
-        let at = self.at(id);
-        self.slots[at].attempts = self.slots[at].attempts.saturating_add(1);
-        self.slots[at].cause = cause;
+    /// An attempt failed. What comes of it is yet to be said: [`rests`](Self::rests), or what was given up is handled.
+    pub(super) fn failed(&mut self, id: SlotId, cause: String, at: SystemTime) {
+        let index = self.at(id);
+        let slot = &mut self.slots[index];
+        slot.attempts = slot.attempts.saturating_add(1);
+        slot.first_failed.get_or_insert(at);
+        slot.cause = cause;
+    }
+
+    /// It is attempted no more; whatever becomes of it counts as its being handled.
+    pub(super) fn gives_up(&mut self, id: SlotId) {
+        let index = self.at(id);
+        self.slots[index].is_given_up = true;
+    }
+
+    /// It is not handled, and its turn comes again then.
+    pub(super) fn rests(&mut self, id: SlotId, until: Duration) {
+        self.end(id, State::Rests(until));
     }
 
     pub(super) fn blocks(&mut self, id: SlotId) {
@@ -229,6 +261,11 @@ mod tests {
         window
     }
 
+    fn fails(window: &mut Window, id: SlotId, again_at: Duration) {
+        window.failed(id, "refused".to_owned(), SystemTime::UNIX_EPOCH);
+        window.rests(id, again_at);
+    }
+
     fn start(window: &mut Window, concurrency: usize) -> Option<(u64, SlotId)> {
         let id = window.start_next(Duration::ZERO, concurrency)?;
         Some((window.slot(id).offset.0, id))
@@ -239,7 +276,7 @@ mod tests {
         let mut window = window(&[(1, "a"), (2, "b")]);
         let (offset, first) = start(&mut window, 1).expect("the first");
         assert_eq!((offset, start(&mut window, 1)), (1, None));
-        window.failed(first, Duration::from_secs(5), String::new());
+        fails(&mut window, first, Duration::from_secs(5));
         assert_eq!(start(&mut window, 1), None, "the second waits for the first");
         assert_eq!(window.next_retry(), Some(Duration::from_secs(5)));
         let again = window.start_next(Duration::from_secs(5), 1).expect("it is time");
@@ -301,7 +338,7 @@ mod tests {
         push(&mut window, 3, "c", 1);
         let (_, first) = start(&mut window, 3).expect("a");
         let (_, second) = start(&mut window, 3).expect("b");
-        window.failed(second, Duration::ZERO, String::new());
+        fails(&mut window, second, Duration::ZERO);
         window.handled(first);
         assert_eq!(window.attempted().collect::<Vec<_>>(), [(Offset(2), 1), (Offset(3), 1)]);
     }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod handlers;
+mod letters;
 mod operators;
 mod owners;
 
