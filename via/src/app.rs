@@ -8,6 +8,7 @@ use via_backplane::{Backplane, Engine};
 use crate::{
     Page, Result, Running, Setup, State,
     assets::Assets,
+    effect::Effects,
     frames::Frames,
     metrics::OfPage,
     page::Mounted,
@@ -109,7 +110,7 @@ impl Upkeep {
 /// A page before the engine is there.
 struct Planned {
     path: Arc<str>,
-    mount: fn(Arc<str>, &Engine) -> Result<Mounted>,
+    mount: fn(Arc<str>, &Engine, &mut Effects) -> Result<Mounted>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -253,11 +254,16 @@ impl App {
             None => secret::shared(backplane.store()).await?,
         };
         let engine = self.upkeep.engine(backplane);
-        let mounted = pages.into_iter().map(|page| (page.mount)(page.path, &engine).map(Arc::new));
+        let mut effects = Effects::default();
+        let mounted =
+            pages.into_iter().map(|page| (page.mount)(page.path, &engine, &mut effects).map(Arc::new));
         let mounted = match mounted.collect::<Result<Vec<_>>>() {
             Ok(mounted) => mounted,
             Err(error) => return Err(stop(&engine, error).await),
         };
+        if let Err(error) = effects.register().await {
+            return Err(stop(&engine, error).await);
+        }
         if let Some(prometheus) = prometheus.clone() {
             prometheus::keep_up(prometheus, engine.supervisor());
         }
@@ -290,10 +296,12 @@ impl fmt::Debug for App {
     }
 }
 
-fn mount<C: Page>(path: Arc<str>, engine: &Engine) -> Result<Mounted> {
+fn mount<C: Page>(path: Arc<str>, engine: &Engine, effects: &mut Effects) -> Result<Mounted> {
     let mut binder = Binder::new(engine);
     let component = <C as State>::bind(&mut binder)?;
-    component.setup(&mut Setup { engine });
+    let mut setup = Setup { engine, effects: Effects::default() };
+    component.setup(&mut setup);
+    effects.append(&mut setup.effects);
     Ok(Mounted {
         title: component.title(),
         component: Arc::new(component),
@@ -387,7 +395,7 @@ mod tests {
     use super::*;
 
     fn check(paths: &[&str]) -> Result<(), BadApp> {
-        let mount = |_, _: &Engine| unreachable!("paths are checked first");
+        let mount = |_, _: &Engine, _: &mut Effects| unreachable!("paths are checked first");
         let planned: Vec<_> = paths.iter().map(|path| Planned { path: (*path).into(), mount }).collect();
         check_paths(&planned)
     }

@@ -3,8 +3,8 @@
 use std::{any::type_name, fmt};
 
 use via_backplane::{
-    AppendFailed, AppendOptions, DecideError, DecideOptions, Event, Events, Fold, FoldState, Position,
-    View as Snapshot,
+    AppendFailed, AppendOptions, DeadLetter, DecideError, DecideOptions, Event, Events, Fold, FoldState,
+    Position, View as Snapshot,
 };
 
 use crate::{
@@ -90,6 +90,19 @@ where
         decided.map_err(|error| {
             let refused = matches!(error, DecideError::Rejected(Refused));
             refusals.restore(error, refused)
+        })
+    }
+
+    /// The events that an effect of this state has given up, and the view's promise to run again when that changes.
+    ///
+    /// Nothing, until they are loaded. `self.orders.events().dead_letters("ship")?.redrive(…)` has them handled again.
+    #[must_use]
+    pub fn dead_letters(&self, cx: &View, effect: &str) -> Vec<DeadLetter> {
+        let Ok(letters) = self.events.dead_letters(effect) else { return Vec::new() };
+        cx.track(letters.changes());
+        letters.read().unwrap_or_else(|| {
+            cx.miss(async move { drop(letters.list().await) });
+            Vec::new()
         })
     }
 

@@ -1,11 +1,11 @@
 //! What a user writes: components and pages.
 
-use std::future::Future;
+use std::{fmt, future::Future};
 
 use serde::{Serialize, de::DeserializeOwned};
 use via_backplane::Engine;
 
-use crate::{Cx, Html, Result, State, View};
+use crate::{Cx, Html, Result, State, View, effect::Effects};
 
 /// State, and everything it can be asked to do.
 ///
@@ -67,9 +67,9 @@ pub trait Page: Component {
 }
 
 /// What [`Component::setup`] can reach.
-#[derive(Debug)]
 pub struct Setup<'a> {
     pub(crate) engine: &'a Engine,
+    pub(crate) effects: Effects,
 }
 
 impl Setup<'_> {
@@ -77,5 +77,11 @@ impl Setup<'_> {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         self.engine
+    }
+}
+
+impl fmt::Debug for Setup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("engine", self.engine).finish_non_exhaustive()
     }
 }

@@ -34,6 +34,7 @@ mod stream;
 
 mod action;
 mod document;
+mod effect;
 mod refusal;
 mod routes;
 mod site;
@@ -63,12 +64,13 @@ pub use app_cell::StateApp;
 pub use app_events::StateAppEvents;
 pub use component::{Component, Page, Setup};
 pub use cx::Cx;
+pub use effect::Effect;
 pub use error::{Error, Result, reject};
 pub use read::{Read, Text};
 pub use running::Running;
 pub use signal::{Signal, SignalValue};
 pub use state::{Binder, Field, SavedField, Slot, State};
-pub use via_backplane::{Fold, MigrateError, Recorded, event::Event, golden};
+pub use via_backplane::{Delivery, Fold, MigrateError, Recorded, event::Event, golden};
 /// Says which version of a state an `impl Fold` is about, and what older ones are today; [`Fold`]'s page says how.
 pub use via_macros::app_state as state;
 pub use via_macros::{AppEvent as Event, State};

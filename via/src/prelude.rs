@@ -6,6 +6,6 @@ pub use maud::html;
 pub use serde::{Deserialize, Serialize};
 
 pub use crate::{
-    App, Component, Cx, Event, Fold, Html, Page, Recorded, Setup, Signal, State, StateApp, StateAppEvents,
-    View, state,
+    App, Component, Cx, Delivery, Event, Fold, Html, Page, Recorded, Setup, Signal, State, StateApp,
+    StateAppEvents, View, state,
 };

@@ -9,7 +9,7 @@ use super::{
     append::{self, AppendFailed, AppendOptions},
     appender::Appender,
     changes::Changes,
-    consumer::{Delivery, OnEvent, selector_of},
+    consumer::{ConsumerError, DeadLetters, Delivery, OnEvent, selector_of},
     family::{Family, Progress},
     projection::{Halt, Projection, View},
     retry::Delays,
@@ -417,6 +417,14 @@ impl<E: Event, S> Events<E, S> {
         Failure: Into<BoxError>,
     {
         OnEvent::new(self.core.clone(), selector_of(self.key()), name.into(), handler)
+    }
+
+    /// The events of this family that the consumer of this name has given up.
+    ///
+    /// # Errors
+    /// [`ConsumerError::InvalidName`] if it is no name.
+    pub fn dead_letters(&self, consumer: &str) -> Result<DeadLetters, ConsumerError> {
+        DeadLetters::new(&self.core, self.key().family(), consumer)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod app;
 mod bad_input;
+mod effects;
 mod evolution;
 mod frames;
 mod support;

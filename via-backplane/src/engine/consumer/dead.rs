@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     BoxError, DecodeError, EventId, Family, Head, Key, RegisterError, Retry,
-    engine::{Core, DecideError, Engine, Events},
+    engine::{Changes, Core, DecideError, Engine, Events},
     envelope::{self, Envelope, EnvelopeError},
 };
 
@@ -153,7 +153,7 @@ impl Engine {
 }
 
 impl DeadLetters {
-    pub(super) fn new(core: &Core, of: &Family, consumer: &str) -> Result<Self, ConsumerError> {
+    pub(in crate::engine) fn new(core: &Core, of: &Family, consumer: &str) -> Result<Self, ConsumerError> {
         let engine = Engine { core: core.clone() };
         let all = engine.events::<Happened, Letters>(FAMILY).map_err(|error| match error {
             RegisterError::InvalidKey { source, .. } => ConsumerError::InvalidName(source),
@@ -170,6 +170,19 @@ impl DeadLetters {
     pub async fn list(&self) -> Vec<DeadLetter> {
         let letters = self.state.loaded().await;
         letters.iter().filter_map(|letter| DeadLetter::of(&self.of, letter)).collect()
+    }
+
+    /// What [`list`](Self::list) answers, or `None` if the letters are not loaded yet (loading has begun). Never waits.
+    #[must_use]
+    pub fn read(&self) -> Option<Vec<DeadLetter>> {
+        let letters = self.state.read()?;
+        Some(letters.iter().filter_map(|letter| DeadLetter::of(&self.of, letter)).collect())
+    }
+
+    /// Tells when letters come, change or go, or are loaded, which this asks for.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        self.state.changes()
     }
 
     /// One letter, by where its event stands.
