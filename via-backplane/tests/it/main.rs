@@ -2,6 +2,7 @@
 
 mod crash_matrix;
 mod crashes;
+mod effects;
 mod engine;
 mod golden_file;
 mod records;

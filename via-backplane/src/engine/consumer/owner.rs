@@ -3,7 +3,7 @@
 //! One task per consumer does all of it, handlers included: it holds the lease, so whatever stops it stops them. Its steps are
 //! synchronous; only [`Owner::work`] awaits.
 
-use std::{collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use metrics::Histogram;
@@ -62,7 +62,9 @@ pub(super) struct Owner<'a, E> {
     /// What is left of the last batch.
     taken: Option<(Taken, usize)>,
     window: Window,
-    running: FuturesUnordered<BoxFuture<'static, (SlotId, Done)>>,
+    running: FuturesUnordered<BoxFuture<'static, (SlotId, Outcome)>>,
+    /// Those that are being given up.
+    burying: FuturesUnordered<BoxFuture<'static, (SlotId, Outcome)>>,
     /// Records to be handled one by one: those that an owner which died may have begun.
     suspects: usize,
     /// Everything up to here is committed.
@@ -75,6 +77,7 @@ pub(super) struct Owner<'a, E> {
     handled_since: Option<Duration>,
     upkeep: BoxFuture<'static, Kept>,
     over: Option<Over>,
+    shown_attempts: Cell<u32>,
     /// What it lets a letter do that is handled again.
     leave: watch::Sender<Leave>,
     redriving: Option<BoxFuture<'static, ()>>,
@@ -101,13 +104,6 @@ struct Written {
 
 /// How an attempt ended.
 pub(super) type Outcome = Result<(), String>;
-
-/// What became of a record.
-enum Done {
-    Attempted(Outcome),
-    /// It was given up, if that could be written down.
-    Buried(Outcome),
-}
 
 /// What an owner has learned of its family.
 enum Kept {
@@ -151,11 +147,13 @@ impl<'a, E: Event> Owner<'a, E> {
             taken: None,
             window: Window::new(committed.epoch, runner.options.spread()),
             running: FuturesUnordered::new(),
+            burying: FuturesUnordered::new(),
             before: lease.cell().clone(),
             is_fresh: true,
             handled_since: None,
             upkeep: upkeep(runner, committed.head(), Duration::ZERO),
             over: None,
+            shown_attempts: Cell::new(u32::MAX),
             leave: watch::Sender::new(Leave { until: lease.begins_until(), is_over: false }),
             redriving: None,
             redriven: BTreeSet::new(),
@@ -188,7 +186,8 @@ impl<'a, E: Event> Owner<'a, E> {
                     self.writing = None;
                     self.written(written);
                 }
-                Some((id, done)) = self.running.next(), if !self.running.is_empty() => self.done(id, done),
+                Some((id, outcome)) = self.running.next(), if !self.running.is_empty() => self.attempted(id, outcome),
+                Some((id, outcome)) = self.burying.next(), if !self.burying.is_empty() => self.buried(id, outcome),
                 () = async { self.redriving.as_mut().expect("checked").await }, if self.redriving.is_some() => {
                     self.redriving = None;
                     self.looks_at_letters = true;
@@ -235,21 +234,24 @@ impl<'a, E: Event> Owner<'a, E> {
 
     fn begin_attempts(&mut self) {
         for _ in 0..MAX_AT_ONCE {
-            if self.over.is_some() {
-                return;
-            }
-            let is_careful = self.suspects > 0;
-            if is_careful && (self.writing.is_some() || self.window.committable().is_some()) {
-                return;
-            }
-            let concurrency = if is_careful { 1 } else { self.options().concurrency };
             let now = self.now();
-            if now >= self.begins_until && self.runner.core.ambient.rules().begin_within_lease {
-                return;
-            }
+            let Some(concurrency) = self.may_begin(now) else { return };
             let Some(id) = self.window.start_next(now, concurrency) else { return };
             self.begin(id);
         }
+    }
+
+    /// How many attempts may run at a time, if one may begin now.
+    fn may_begin(&self, now: Duration) -> Option<usize> {
+        let is_late = now >= self.begins_until && self.runner.core.ambient.rules().begin_within_lease;
+        if self.over.is_some() || is_late {
+            return None;
+        }
+        if self.suspects == 0 {
+            return Some(self.options().concurrency);
+        }
+        // One by one, each committed before the next: if one of them kills this process, it is the first.
+        (self.writing.is_none() && self.window.committable().is_none()).then_some(1)
     }
 
     fn begin(&mut self, id: SlotId) {
@@ -283,8 +285,8 @@ impl<'a, E: Event> Owner<'a, E> {
         let mut attempt = attempt_of(&self.attempts, delivery);
         // Those that end at once need not be queued; the others are polled once more than they must be.
         match (&mut attempt).now_or_never() {
-            Some(outcome) => self.done(id, Done::Attempted(outcome)),
-            None => self.running.push(async move { (id, Done::Attempted(attempt.await)) }.boxed()),
+            Some(outcome) => self.attempted(id, outcome),
+            None => self.running.push(async move { (id, attempt.await) }.boxed()),
         }
     }
 
@@ -292,15 +294,13 @@ impl<'a, E: Event> Owner<'a, E> {
         self.options().max_attempts.is_some_and(|most| attempts >= most.get())
     }
 
-    fn done(&mut self, id: SlotId, done: Done) {
-        let now = self.now();
-        match done {
-            Done::Attempted(Ok(())) => {
+    fn attempted(&mut self, id: SlotId, outcome: Outcome) {
+        match outcome {
+            Ok(()) => {
                 self.runner.metrics.handled.increment(1);
-                self.window.handled(id);
-                self.handled_since.get_or_insert(now);
+                self.handled(id);
             }
-            Done::Attempted(Err(cause)) => {
+            Err(cause) => {
                 let cause: String = cause.chars().take(MAX_CAUSE).collect();
                 let attempts = self.window.slot(id).attempts.saturating_add(1);
                 self.tell(id, attempts, &cause);
@@ -308,23 +308,40 @@ impl<'a, E: Event> Owner<'a, E> {
                 if self.is_exhausted(attempts) {
                     return self.give_up(id);
                 }
-                self.window.rests(id, now + self.delay(attempts));
+                self.window.rests(id, self.now() + self.delay(attempts));
+                self.show_attempts();
             }
-            Done::Buried(Ok(())) => {
+        }
+    }
+
+    fn buried(&mut self, id: SlotId, outcome: Outcome) {
+        match outcome {
+            Ok(()) => {
                 let record = self.window.slot(id).record();
                 let (consumer, key, offset) = (&self.runner.name, record.key, record.offset);
                 tracing::error!(%consumer, %key, %offset, "an event was given up; it is among the dead letters");
                 self.runner.metrics.dead_lettered.increment(1);
-                self.window.handled(id);
-                self.handled_since.get_or_insert(now);
+                self.handled(id);
             }
-            Done::Buried(Err(error)) => {
+            Err(error) => {
                 tracing::error!(consumer = %self.runner.name, error, "an event could not be given up; trying again");
-                self.window.rests(id, now + self.delay(LOUD_AFTER));
+                self.window.rests(id, self.now() + self.delay(LOUD_AFTER));
             }
         }
+    }
+
+    fn handled(&mut self, id: SlotId) {
+        self.window.handled(id);
+        let now = self.now();
+        self.handled_since.get_or_insert(now);
+        self.show_attempts();
+    }
+
+    fn show_attempts(&self) {
         let attempts = self.window.first_open().map_or(0, |slot| slot.attempts);
-        self.runner.metrics.attempts.set(f64::from(attempts));
+        if self.shown_attempts.replace(attempts) != attempts {
+            self.runner.metrics.attempts.set(f64::from(attempts));
+        }
     }
 
     fn delay(&self, failures: u32) -> Duration {
@@ -352,8 +369,7 @@ impl<'a, E: Event> Owner<'a, E> {
             wanted: 0,
         };
         let (letters, sink) = (self.runner.letters.clone(), self.options().sink.clone());
-        let bury = async move { (id, Done::Buried(give_up(&letters, sink.as_ref(), burial).await)) };
-        self.running.push(bury.boxed());
+        self.burying.push(async move { (id, give_up(&letters, sink.as_ref(), burial).await) }.boxed());
     }
 
     /// Takes up the next letter that is to be handled again, beside what is handled anyway.
@@ -435,7 +451,10 @@ impl<'a, E: Event> Owner<'a, E> {
             return at <= now;
         }
         let handled = self.window.committable().map_or(0, |(records, _)| records);
-        let is_full = !self.window.has_room() && self.running.is_empty();
+        let is_full = !self.window.has_room()
+            && self.running.is_empty()
+            && self.burying.is_empty()
+            && !self.window.can_start(now, self.options().concurrency);
         let is_old = self.handled_since.is_some_and(|since| since + self.options().commit_time <= now);
         let commits = handled >= self.options().commit_records
             || (handled > 0 && (is_full || is_old || self.suspects > 0 || self.over.is_some()));
@@ -533,6 +552,7 @@ impl<'a, E: Event> Owner<'a, E> {
         }
         if self.over.is_none()
             && self.running.is_empty()
+            && self.burying.is_empty()
             && let Some(slot) = self.window.blocked()
         {
             self.over = Some(Over::Blocked(newer::<E>(slot)));
@@ -545,14 +565,21 @@ impl<'a, E: Event> Owner<'a, E> {
         Some((self.lease.take(), self.over.clone()?))
     }
 
+    /// When something is due that nobody tells of. Nothing is, that could not be done now: whoever waits for it would not rest.
     fn next_deadline(&self) -> Duration {
-        let begins_until = self.begins_until;
-        let retry = self.window.next_retry().filter(|at| *at < begins_until);
-        let commit = self.handled_since.map(|since| since + self.options().commit_time);
-        let writes =
-            if self.writing.is_some() { None } else { Some(self.writes_at.unwrap_or(self.renews_at)) };
-        let commit = commit.filter(|_| self.writing.is_none() && self.writes_at.is_none());
-        [retry, commit, writes].into_iter().flatten().min().unwrap_or(Duration::MAX)
+        let now = self.now();
+        let has_room = self.may_begin(now).is_some_and(|concurrency| self.window.running() < concurrency);
+        let retry = self.window.next_retry().filter(|_| has_room);
+        let writes = match self.writes_at {
+            _ if self.writing.is_some() => None,
+            Some(at) => Some(at),
+            None => {
+                let commit = self.window.committable().and(self.handled_since);
+                let commit = commit.map_or(Duration::MAX, |since| since + self.options().commit_time);
+                Some(commit.min(self.renews_at))
+            }
+        };
+        [retry, writes].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 }
 

@@ -136,12 +136,16 @@ async fn until_told<E: std::fmt::Debug, Fut: Future<Output = Result<(), E>>>(
     tell: impl Fn() -> Fut,
 ) {
     let mut delays = Delays::new(Duration::from_millis(20), Duration::from_secs(5), seed);
-    while let Err(error) = tell().await {
-        tracing::warn!(?error, "a dead letter could not be written; trying again");
-        tokio::select! {
-            biased;
-            _ = leave.wait_for(|leave| leave.is_over) => return,
-            () = delays.wait() => {}
+    let telling = async {
+        while let Err(error) = tell().await {
+            tracing::warn!(?error, "a dead letter could not be written; trying again");
+            delays.wait().await;
         }
+    };
+    tokio::select! {
+        biased;
+        // Whoever is next finds it as it was, and does it again.
+        _ = leave.wait_for(|leave| leave.is_over) => {}
+        () = telling => {}
     }
 }

@@ -110,6 +110,11 @@ impl Window {
         &self.slots[self.at(id)]
     }
 
+    /// How many are being attempted, or given up.
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
     /// The first record that was not handled.
     pub(super) fn first_open(&self) -> Option<&Slot> {
         self.slots.get(self.handled)
@@ -123,11 +128,22 @@ impl Window {
     /// The next record to attempt, if `concurrency` allows for one more: of a key only the first that was not handled. With a
     /// concurrency of one, nothing is attempted before everything before it was handled.
     pub(super) fn start_next(&mut self, now: Duration, concurrency: usize) -> Option<SlotId> {
+        let index = self.next_to_start(now, concurrency)?;
+        self.slots[index].state = State::Runs;
+        self.running += 1;
+        Some(SlotId(self.first + index as u64))
+    }
+
+    /// Whether [`start_next`](Self::start_next) would start one.
+    pub(super) fn can_start(&self, now: Duration, concurrency: usize) -> bool {
+        self.next_to_start(now, concurrency).is_some()
+    }
+
+    fn next_to_start(&self, now: Duration, concurrency: usize) -> Option<usize> {
         if self.running >= concurrency {
             return None;
         }
         let mut busy = HashSet::new();
-        let mut found = None;
         for (index, slot) in self.slots.iter().enumerate().skip(self.handled) {
             let is_startable = match slot.state {
                 State::Handled => continue,
@@ -135,19 +151,15 @@ impl Window {
                 State::Rests(until) => until <= now,
                 State::Runs | State::Blocks => false,
             };
-            let key = slot.record().key;
-            if is_startable && !busy.contains(key) {
-                found = Some(index);
+            if is_startable && (busy.is_empty() || !busy.contains(slot.record().key)) {
+                return Some(index);
             }
-            if found.is_some() || concurrency == 1 {
-                break;
+            if concurrency == 1 {
+                return None;
             }
-            busy.insert(key);
+            busy.insert(slot.record().key);
         }
-        let index = found?;
-        self.slots[index].state = State::Runs;
-        self.running += 1;
-        Some(SlotId(self.first + index as u64))
+        None
     }
 
     pub(super) fn handled(&mut self, id: SlotId) {

@@ -4,7 +4,7 @@
 //! `docs/decisions/simulation.md` for what the simulation can and cannot show.
 
 mod accounts;
-mod chance;
+pub(crate) mod chance;
 mod facts;
 mod faults;
 mod findings;
@@ -16,7 +16,7 @@ mod rules;
 mod rules_of_snapshots;
 mod seeds;
 mod stage;
-mod trace;
+pub(crate) mod trace;
 mod witness;
 mod workload;
 mod world;
