@@ -11,8 +11,7 @@ use std::{
 
 use nats_servers::Config;
 use serde::{Deserialize, Serialize};
-use via_backplane::{Engine, Event, Events, Fold, Recorded, Status};
-use vianats::Nats;
+use via_backplane::{Backplane, Engine, Event, Events, Fold, Offset, Recorded, Status};
 
 use crate::{
     cpu::{Cpu, CpuEach, Processes, Total},
@@ -21,13 +20,13 @@ use crate::{
     target::{Described, Failure, Target, Wanted, filter_of, side},
 };
 
-const FAMILY: &str = "cold";
+pub(crate) const FAMILY: &str = "cold";
 /// Events of one append, while the log is written.
 const BATCH: usize = 1_000;
 /// So many records are never folded: an engine that is to write no snapshot waits for them.
 const NEVER: u64 = u64::MAX;
 /// How long an engine may take to end.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -66,7 +65,7 @@ struct Report {
 /// The budget's event.
 #[derive(Serialize, Deserialize, Event)]
 #[event(name = "bench.added")]
-struct Added {
+pub(crate) struct Added {
     by: i64,
 }
 
@@ -124,25 +123,31 @@ async fn measure(target: &Target, events: usize, runs: usize) -> Result<Report, 
 }
 
 /// An engine that writes no snapshot and drops no record: what it starts from is the log as it was written.
-fn unsnapped(backplane: Arc<Nats>) -> Engine {
+pub(crate) fn unsnapped(backplane: Arc<dyn Backplane>) -> Engine {
     Engine::builder(backplane).with_snapshot_interval(NEVER).keep_history().start()
 }
 
-async fn write(engine: Engine, events: usize) -> Result<(), Box<Failure>> {
-    append(&engine.events(FAMILY)?, events).await?;
+/// Writes the log; answers where its last event is.
+pub(crate) async fn write(engine: Engine, events: usize) -> Result<Offset, Box<Failure>> {
+    let last = append(&engine.events(FAMILY)?, events).await?;
     engine.shutdown(GRACE).await?;
-    Ok(())
+    Ok(last)
 }
 
-async fn append(state: &Events<Added, usize>, events: usize) -> Result<(), Box<Failure>> {
+async fn append(state: &Events<Added, usize>, events: usize) -> Result<Offset, Box<Failure>> {
+    let mut last = Offset::BEGIN;
     for start in (0..events).step_by(BATCH) {
         let batch = (start..events.min(start + BATCH)).map(|_| Added { by: 1 });
-        state.append_batch(batch).await?;
+        last = state.append_batch(batch).await?.cursor.offset;
     }
-    Ok(())
+    Ok(last)
 }
 
-async fn receive(target: &Target, processes: Processes, events: usize) -> Result<Run<usize>, Box<Failure>> {
+pub(crate) async fn receive(
+    target: &Target,
+    processes: Processes,
+    events: usize,
+) -> Result<Run<usize>, Box<Failure>> {
     let context = target.connect_raw().await?;
     let stream = target.stream(&context).await?;
     let filter = filter_of(&stream, FAMILY);
@@ -150,7 +155,11 @@ async fn receive(target: &Target, processes: Processes, events: usize) -> Result
     timed(processes, Box::pin(raw::receive(stream, inbox, filter, events))).await
 }
 
-async fn fold(backplane: Arc<Nats>, processes: Processes, events: usize) -> Result<Run<usize>, Box<Failure>> {
+pub(crate) async fn fold(
+    backplane: Arc<dyn Backplane>,
+    processes: Processes,
+    events: usize,
+) -> Result<Run<usize>, Box<Failure>> {
     let engine = unsnapped(backplane);
     let folding = engine.clone();
     let run = timed(processes, async move {
@@ -167,13 +176,13 @@ async fn fold(backplane: Arc<Nats>, processes: Processes, events: usize) -> Resu
 }
 
 /// What one run came to.
-struct Run<T> {
+pub(crate) struct Run<T> {
     outcome: T,
     seconds: f64,
     cpu: Option<Cpu>,
 }
 
-async fn timed<T: Send + 'static>(
+pub(crate) async fn timed<T: Send + 'static>(
     processes: Processes,
     job: impl Future<Output = Result<T, Box<Failure>>> + Send + 'static,
 ) -> Result<Run<T>, Box<Failure>> {
@@ -185,13 +194,13 @@ async fn timed<T: Send + 'static>(
 
 /// The runs of one side.
 #[derive(Default)]
-struct Runs {
-    per_s: Vec<f64>,
-    cpu: Total,
+pub(crate) struct Runs {
+    pub(crate) per_s: Vec<f64>,
+    pub(crate) cpu: Total,
 }
 
 impl Runs {
-    fn add<T>(&mut self, run: Run<T>, events: usize) {
+    pub(crate) fn add<T>(&mut self, run: Run<T>, events: usize) {
         self.cpu.add(run.cpu, events);
         self.per_s.push(events as f64 / run.seconds);
     }

@@ -5,6 +5,7 @@
 mod alloc;
 mod append;
 mod cold_start;
+mod consume;
 mod converge;
 mod cpu;
 mod fold;
@@ -42,6 +43,8 @@ enum What {
     ColdStart(cold_start::Arguments),
     /// Append in one process until another one sees it, beside publish and receive of async-nats alone.
     Converge(converge::Arguments),
+    /// A consumer over a log that is there, beside its fold; and what its events wait when its pod is gone.
+    Consume(consume::Arguments),
     /// What writing snapshots of a large state does to the latency of a fold.
     Snapshot(snapshot::Arguments),
     /// A family with many more instances than a pod keeps.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         What::Append(arguments) => append::run(&arguments),
         What::ColdStart(arguments) => cold_start::run(&arguments),
         What::Converge(arguments) => converge::run(&arguments),
+        What::Consume(arguments) => consume::run(&arguments),
         What::Snapshot(arguments) => snapshot::run(&arguments),
         What::Instances(arguments) => instances::run(&arguments),
     };

@@ -102,6 +102,21 @@ fn instances_reports_reads_and_memory() {
 }
 
 #[test]
+fn consume_reports_speed_and_what_events_wait_on_both_backplanes() {
+    let report = report(&["consume"]);
+    has_figures(&report, &["events", "runs", "kills", "lease_ms", "takeover_bound_ms"]);
+    let backplanes = report["backplanes"].as_array().expect("a list of backplanes");
+    for measured in backplanes {
+        has_figures(measured, &["events_per_s", "fold_per_s", "ratio_to_fold", "commits_per_1000"]);
+        has_figures(measured, &["takeover_ms_p50", "takeover_ms_p99", "handover_ms_p50", "handover_ms_p99"]);
+    }
+    let names: Vec<_> = backplanes.iter().map(|measured| measured["backplane"].as_str()).collect();
+    assert_eq!(names, [Some("memory"), Some("nats")]);
+    has_figures(&backplanes[1], &["raw_per_s", "ratio_to_raw"]);
+    assert_eq!(backplanes[1]["server"]["started_here"], true);
+}
+
+#[test]
 fn a_named_server_is_used_and_left_clean() {
     let server = nats_servers::Server::start(nats_servers::Config::new()).expect("a server");
     for program in ["append", "cold-start", "converge"] {
@@ -112,6 +127,8 @@ fn a_named_server_is_used_and_left_clean() {
     for program in [&["cold-start", "--snapshot"][..], &["instances"], &["snapshot"]] {
         report(&[program, &["--backplane", &server.url()]].concat());
     }
+    let consumed = report(&["consume", "--only", "nats", "--backplane", &server.url()]);
+    assert_eq!(consumed["backplanes"][0]["server"]["started_here"], false, "{consumed}");
     let left: Vec<_> = std::fs::read_dir(&streams).into_iter().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
 }
