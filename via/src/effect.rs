@@ -171,6 +171,12 @@ impl<E: Event> Effect<'_, E> {
         lease(lasts: Duration);
     }
 
+    /// Takes the place of another effect of the same state; see [`OnEvent::successor_of`].
+    pub fn successor_of(mut self, prior: &str) -> Self {
+        self.on_event = self.on_event.take().map(|on_event| on_event.successor_of(prior));
+        self
+    }
+
     /// Tells somebody of every event that is given up; see [`OnEvent::dead_letter`].
     pub fn dead_letter<Sink, Fut, Failure>(mut self, sink: Sink) -> Self
     where

@@ -43,7 +43,7 @@ pub(super) struct ConsumerCell {
     #[prost(message, optional, tag = "12")]
     pub(super) needs: Option<Needs>,
     #[prost(string, tag = "13")]
-    pub(super) successor_of: String,
+    successor_of: String,
     #[prost(string, tag = "16")]
     instance: String,
     #[prost(string, tag = "17")]
@@ -66,6 +66,10 @@ pub(super) struct Retired {
     pub(super) at: u64,
     #[prost(string, tag = "2")]
     pub(super) successor: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    epoch: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    id: Bytes,
 }
 
 /// An event that the last owner could not decode.
@@ -106,9 +110,7 @@ impl ConsumerCell {
 
     /// Every record of the consumer up to here was handled.
     pub(super) fn committed(&self) -> Cursor {
-        let id = self.committed_id.as_ref().try_into().map(RecordId).unwrap_or_default();
-        let epoch = self.epoch.as_ref().try_into().map(u128::from_be_bytes).unwrap_or_default();
-        Cursor { epoch: Epoch(epoch), offset: Offset(self.committed), id }
+        cursor(&self.epoch, self.committed, &self.committed_id)
     }
 
     pub(super) fn is_owned_by(&self, owner: &Owner) -> bool {
@@ -126,7 +128,34 @@ impl ConsumerCell {
 
     /// Whether anybody may run it.
     pub(super) fn is_active(&self) -> bool {
-        !self.paused && self.retired.is_none()
+        !self.paused && self.retired.is_none() && self.successor_of.is_empty()
+    }
+
+    /// Waits for its turn: it takes the place of a consumer that is not retired yet, as far as is written here.
+    pub(super) fn waiting_for(mut self, prior: &str) -> Self {
+        prior.clone_into(&mut self.successor_of);
+        self
+    }
+
+    /// The consumer whose place it waits for.
+    pub(super) fn waits_for(&self) -> Option<&str> {
+        (!self.successor_of.is_empty()).then_some(self.successor_of.as_str())
+    }
+
+    /// Its turn has come: it begins after what the other one has committed.
+    pub(super) fn succeed(&mut self, at: Cursor) {
+        self.successor_of.clear();
+        self.seek(at);
+    }
+
+    /// Hands over to another consumer for good. What is in flight may be handled by both.
+    pub(super) fn retire(&mut self, successor: &str) {
+        self.retired = Some(Retired {
+            at: self.committed,
+            successor: successor.to_owned(),
+            epoch: self.epoch.clone(),
+            id: self.committed_id.clone(),
+        });
     }
 
     /// Takes it over, from nobody or from an owner that has gone without a word: then whatever that had begun counts as attempted.
@@ -201,6 +230,19 @@ impl ConsumerCell {
         // Whoever writes this has counted them where they belong.
         self.deaths = 0;
     }
+}
+
+impl Retired {
+    /// What had been committed when it was retired.
+    pub(super) fn at(&self) -> Cursor {
+        cursor(&self.epoch, self.at, &self.id)
+    }
+}
+
+fn cursor(epoch: &Bytes, offset: u64, id: &Bytes) -> Cursor {
+    let id = id.as_ref().try_into().map(RecordId).unwrap_or_default();
+    let epoch = epoch.as_ref().try_into().map(u128::from_be_bytes).unwrap_or_default();
+    Cursor { epoch: Epoch(epoch), offset: Offset(offset), id }
 }
 
 fn instance_of(selector: &Selector) -> &str {

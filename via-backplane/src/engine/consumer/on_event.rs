@@ -6,11 +6,11 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::watch;
 
 use super::{
-    cell::{ConsumerCell, Owner},
+    cell::{ConsumerCell, Owner, Retired},
     dead::{DeadLetter, DeadLetters},
     delivery::Delivery,
     lease::Place,
-    operate::{control_of, refused},
+    operate::{control_of, keep_from, refused},
     options::{MAX_COMMIT_RECORDS, MAX_CONCURRENCY, Options, SHORTEST_LEASE, StartAt},
     runner::{Handler, Runner, needed},
     standing::{Board, Progress, Standing},
@@ -23,7 +23,7 @@ use crate::{
         control::{Control, MAX_CONSUMERS, Registered},
         losses::{as_backend, contended},
         metrics::OfConsumer,
-        owned_cell::{self, OwnedError, Put},
+        owned_cell::{self, Change, ChangeError, Held, OwnedError},
         retry::Delays,
         supervisor::OnStop,
     },
@@ -186,6 +186,17 @@ impl<E: Event> OnEvent<E> {
         self
     }
 
+    /// Takes the place of another consumer of these events, for a new version of an effect: that one is retired, and this one begins
+    /// after what it had committed. Nothing is skipped. What that one was handling may be handled by both, and so may what it begins until
+    /// it hears of it: in a moment, or when it renews its lease.
+    ///
+    /// It happens once, when this one is registered for the first time; from then on a pod that still registers the other one is
+    /// refused, and those that run it stop. Where there is no such consumer, that is an error.
+    pub fn successor_of(mut self, prior: impl Into<String>) -> Self {
+        self.options.successor_of = Some(prior.into());
+        self
+    }
+
     /// How long to wait before a failed attempt is made again: a random part of `base`, which doubles with every failure up to `max`.
     /// 10 milliseconds and 30 seconds unless set.
     pub fn retry_backoff(mut self, base: Duration, max: Duration) -> Self {
@@ -276,7 +287,7 @@ impl<E: Event> OnEvent<E> {
         let control = control_of(&core, &family);
         let registration =
             Registration { core: &core, place: &place, control: &control, selector: &selector, name: &name };
-        if let Err(error) = registration.register(options.start_at).await {
+        if let Err(error) = registration.register(&options).await {
             core.running.remove(family.as_str(), &name);
             return Err(error);
         }
@@ -322,6 +333,7 @@ pub(super) fn cell_of(family: &Family, name: &str) -> crate::CellKey {
 }
 
 /// Making a consumer known to all pods.
+#[derive(Clone, Copy)]
 struct Registration<'a> {
     core: &'a Core,
     place: &'a Place,
@@ -332,41 +344,117 @@ struct Registration<'a> {
 
 impl Registration<'_> {
     /// First its pin and then its cell: from the first moment it is there, nothing it needs is dropped.
-    async fn register(&self, start_at: StartAt) -> Result<(), ConsumerError> {
-        let seed = self.core.ambient.seed();
-        let mut delays = Delays::new(Duration::from_millis(1), Duration::from_millis(250), seed);
+    async fn register(&self, options: &Options) -> Result<(), ConsumerError> {
+        let mut delays = self.delays();
         for _ in 0..MAX_ATTEMPTS {
             if let Some(found) = self.place.load().await.map_err(unread)? {
-                return self.judge(&found.value);
+                self.judge(&found.value)?;
+                return match found.value.waits_for() {
+                    Some(prior) => self.succeed(prior).await,
+                    None => Ok(()),
+                };
             }
-            let start = self.pin(start_at).await?;
-            let cell = ConsumerCell::new(self.selector, start);
+            let cell = match &options.successor_of {
+                Some(prior) => {
+                    let start = self.prior(prior).await?.committed();
+                    keep_from(self.control, self.name, needed(&start)).await?;
+                    ConsumerCell::new(self.selector, start).waiting_for(prior)
+                }
+                None => ConsumerCell::new(self.selector, self.pin(options.start_at).await?),
+            };
             let (store, entropy) = (self.core.backplane.store(), &*self.core.ambient.entropy);
             match owned_cell::put_at(store, entropy, &self.place.key, Expected::Absent, cell).await {
-                Ok(Put::Written(_)) => return Ok(()),
-                // Another pod was faster, or this one was and does not know: what is there is looked at.
-                Ok(Put::Conflict) | Err(OwnedError::Unknown(_)) => delays.wait().await,
+                // What is there is looked at, whoever wrote it: this pod, or another one that was faster.
+                Ok(_) | Err(OwnedError::Unknown(_)) => {}
                 Err(error) => return Err(unread(error)),
             }
+            delays.wait().await;
         }
         Err(ConsumerError::Backend(contended()))
     }
 
+    fn delays(&self) -> Delays {
+        Delays::new(Duration::from_millis(1), Duration::from_millis(250), self.core.ambient.seed())
+    }
+
+    /// The cell of the consumer whose place this one takes.
+    async fn prior(&self, prior: &str) -> Result<ConsumerCell, ConsumerError> {
+        let family = self.selector.family();
+        check("consumer", prior, MAX_NAME_BYTES)?;
+        let found =
+            owned_cell::load::<ConsumerCell>(self.core.backplane.store(), &cell_of(family, prior)).await;
+        let found = found.map_err(unread)?;
+        let unknown = || ConsumerError::Unknown { family: family.clone(), name: prior.to_owned() };
+        let cell = found.ok_or_else(unknown)?.value;
+        Registration { name: prior, ..*self }.judge_records(&cell)?;
+        match &cell.retired {
+            Some(retired) if retired.successor != self.name => Err(self.retired(prior, retired)),
+            _ => Ok(cell),
+        }
+    }
+
+    /// Takes the other one's place: one write retires it, and says where this one begins.
+    async fn succeed(&self, prior: &str) -> Result<(), ConsumerError> {
+        let (store, entropy) = (self.core.backplane.store(), &*self.core.ambient.entropy);
+        let family = self.selector.family();
+        let retires = |held: Option<&Held<ConsumerCell>>| {
+            let unknown = || ConsumerError::Unknown { family: family.clone(), name: prior.to_owned() };
+            let mut cell = held.ok_or_else(unknown)?.value.clone();
+            match &cell.retired {
+                Some(retired) if retired.successor == self.name => return Ok(Change::Keep),
+                Some(retired) => return Err(self.retired(prior, retired)),
+                None => cell.retire(self.name),
+            }
+            Ok(Change::Put(cell))
+        };
+        let retired =
+            owned_cell::change(store, entropy, &cell_of(family, prior), retires).await.map_err(unchanged)?;
+        let retired = retired.and_then(|held| held.value.retired).expect("it was just retired");
+        let at = retired.at();
+        let begins = |held: Option<&Held<ConsumerCell>>| {
+            let unknown = || ConsumerError::Unknown { family: family.clone(), name: self.name.to_owned() };
+            let mut cell = held.ok_or_else(unknown)?.value.clone();
+            // Another pod may have been faster, and this consumer be far beyond.
+            if cell.waits_for().is_none() {
+                return Ok(Change::Keep);
+            }
+            cell.succeed(at);
+            Ok(Change::Put(cell))
+        };
+        owned_cell::change(store, entropy, &self.place.key, begins).await.map_err(unchanged)?;
+        tracing::info!(%family, consumer = self.name, prior, after = %at.offset, "a consumer has taken another one's place");
+        // Nobody runs it any more, so it needs nothing.
+        self.control.forget(prior).await.map(drop).map_err(refused)
+    }
+
+    fn retired(&self, name: &str, retired: &Retired) -> ConsumerError {
+        let (family, name) = (self.selector.family().clone(), name.to_owned());
+        ConsumerError::Retired { family, name, successor: retired.successor.clone() }
+    }
+
     /// Whether a consumer that is there is the one that was meant.
     fn judge(&self, cell: &ConsumerCell) -> Result<(), ConsumerError> {
+        match &cell.retired {
+            Some(retired) => Err(self.retired(self.name, retired)),
+            None => self.judge_records(cell),
+        }
+    }
+
+    fn judge_records(&self, cell: &ConsumerCell) -> Result<(), ConsumerError> {
+        if cell.is_of(self.selector) {
+            return Ok(());
+        }
+        let wanted = match self.selector {
+            Selector::Key(key) => key.instance_name().map(str::to_owned),
+            Selector::Family(_) => None,
+        };
         let (family, name) = (self.selector.family().clone(), self.name.to_owned());
-        if let Some(retired) = &cell.retired {
-            return Err(ConsumerError::Retired { family, name, successor: retired.successor.clone() });
-        }
-        if !cell.is_of(self.selector) {
-            let registered = cell.instance().map(str::to_owned);
-            let wanted = match self.selector {
-                Selector::Key(key) => key.instance_name().map(str::to_owned),
-                Selector::Family(_) => None,
-            };
-            return Err(ConsumerError::OtherRecords { family, name, registered, wanted });
-        }
-        Ok(())
+        Err(ConsumerError::OtherRecords {
+            family,
+            name,
+            registered: cell.instance().map(str::to_owned),
+            wanted,
+        })
     }
 
     /// Pins where it begins; answers that.
@@ -388,6 +476,14 @@ impl Registration<'_> {
             }
             Err(error) => Err(refused(error)),
         }
+    }
+}
+
+fn unchanged(error: ChangeError<ConsumerError>) -> ConsumerError {
+    match error {
+        ChangeError::Rejected(error) => error,
+        ChangeError::Contended => ConsumerError::Backend(contended()),
+        ChangeError::Cell(error) => unread(error),
     }
 }
 

@@ -21,6 +21,8 @@ pub enum StartAt {
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) start_at: StartAt,
+    /// Whose place it takes.
+    pub(super) successor_of: Option<String>,
     pub(super) lease: Duration,
     pub(super) handler_timeout: Duration,
     pub(super) concurrency: usize,
@@ -38,6 +40,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             start_at: StartAt::Genesis,
+            successor_of: None,
             // A store may be silent for 9 seconds while it elects a leader; no owner shall lose its lease by that.
             lease: Duration::from_secs(20),
             handler_timeout: Duration::from_secs(30),
