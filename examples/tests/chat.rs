@@ -1,52 +1,16 @@
 //! The chat as a process: where it listens, what it answers, and how it ends.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    process::{Child, ChildStdout, Command, Output, Stdio},
-    time::Duration,
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Command, Output},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use support::{Program, between, connect};
 
-/// A running chat, killed when the test ends early.
-struct Chat {
-    process: Child,
-    // Kept open: a program whose output nobody takes must not be told by a broken pipe.
-    _output: BufReader<ChildStdout>,
-    addr: String,
-}
+mod support;
 
-impl Chat {
-    fn start() -> Self {
-        let mut process = command("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("the chat starts");
-        let mut output = BufReader::new(process.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("a line");
-        let addr =
-            line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line}")).to_owned();
-        Self { process, _output: output, addr }
-    }
-
-    fn connect(&self, request: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.addr).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.write_all(request.as_bytes()).expect("a request is sent");
-        stream
-    }
-
-    fn ask(&self, request: &str) -> String {
-        let mut answer = String::new();
-        self.connect(request).read_to_string(&mut answer).expect("an answer");
-        answer
-    }
-}
-
-impl Drop for Chat {
-    fn drop(&mut self) {
-        self.process.kill().ok(); // It may have ended, which is what most tests want.
-        self.process.wait().ok();
-    }
+fn chat() -> Program {
+    Program::start(&mut command("127.0.0.1:0"))
 }
 
 fn command(addr: &str) -> Command {
@@ -62,23 +26,19 @@ fn failing(addr: &str) -> (Output, String) {
     (output, said)
 }
 
-fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
-    let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("no {before} in {text}"));
-    rest.split(after).next().expect("a part")
-}
-
 #[test]
 fn a_line_said_in_one_window_reaches_the_stream_of_another() {
-    let chat = Chat::start();
-    let page = chat.ask("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let chat = chat();
+    let page = chat.get("/");
     let cookie = between(&page, "set-cookie: ", ";");
     let tab = between(&page, "<meta name=\"via-tab\" content=\"", "\"");
     let frame = between(&page, "<meta name=\"via-frame\" content=\"", "\"");
     let token = between(&page, "@act('", "'").to_owned();
     let head = format!("host: x\r\ncookie: {cookie}\r\nvia-tab: {tab}\r\n");
-    let mut stream = BufReader::new(
-        chat.connect(&format!("GET /?_via=stream HTTP/1.1\r\n{head}via-frame: {frame}\r\n\r\n")),
-    );
+    let mut stream = BufReader::new(connect(
+        &chat.addr,
+        &format!("GET /?_via=stream HTTP/1.1\r\n{head}via-frame: {frame}\r\n\r\n"),
+    ));
 
     let said = r#"{"name":"Ann","draft":" Hello & welcome "}"#;
     let answer = chat.ask(&format!(
@@ -100,13 +60,14 @@ fn a_line_said_in_one_window_reaches_the_stream_of_another() {
 #[cfg(unix)]
 #[test]
 fn a_signal_ends_it_cleanly_with_a_stream_open() {
-    let mut chat = Chat::start();
-    let page = chat.ask("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let mut chat = chat();
+    let page = chat.get("/");
     let (cookie, tab) =
         (between(&page, "set-cookie: ", ";"), between(&page, "<meta name=\"via-tab\" content=\"", "\""));
-    let mut stream = chat.connect(&format!(
-        "GET /?_via=stream HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nvia-tab: {tab}\r\n\r\n"
-    ));
+    let mut stream = connect(
+        &chat.addr,
+        &format!("GET /?_via=stream HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nvia-tab: {tab}\r\n\r\n"),
+    );
     let mut first = [0; 16];
     stream.read_exact(&mut first).expect("the stream is open");
     let killed =
@@ -121,7 +82,7 @@ fn a_signal_ends_it_cleanly_with_a_stream_open() {
 
 #[test]
 fn an_address_in_use_is_one_line_and_exit_code_1() {
-    let chat = Chat::start();
+    let chat = chat();
     let (output, said) = failing(&chat.addr);
     assert_eq!(said, format!("Error: cannot listen on {}: the address is in use\n", chat.addr));
     assert_eq!(output.status.code(), Some(1));
