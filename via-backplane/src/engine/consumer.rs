@@ -7,6 +7,8 @@
 mod cell;
 mod dead;
 mod delivery;
+#[cfg(test)]
+mod golden;
 mod lease;
 mod letters;
 mod on_event;

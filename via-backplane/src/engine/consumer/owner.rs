@@ -317,9 +317,10 @@ impl<'a, E: Event> Owner<'a, E> {
     fn buried(&mut self, id: SlotId, outcome: Outcome) {
         match outcome {
             Ok(()) => {
-                let record = self.window.slot(id).record();
-                let (consumer, key, offset) = (&self.runner.name, record.key, record.offset);
-                tracing::error!(%consumer, %key, %offset, "an event was given up; it is among the dead letters");
+                let slot = self.window.slot(id);
+                let (consumer, attempts, cause) = (&self.runner.name, slot.attempts, &slot.cause);
+                let (key, offset) = (slot.record().key, slot.record().offset);
+                tracing::error!(%consumer, %key, %offset, attempts, cause, "an event was given up; it is among the dead letters");
                 self.runner.metrics.dead_lettered.increment(1);
                 self.handled(id);
             }
