@@ -121,6 +121,8 @@ pub(super) enum Over {
     /// What the cell says is to be looked at again.
     Again,
     Stopped,
+    /// Another pod should run it.
+    Asked,
     Blocked(Block),
 }
 
@@ -169,7 +171,7 @@ impl<'a, E: Event> Owner<'a, E> {
     pub(super) async fn work(mut self, stop: &Stop) -> (Option<Lease>, Over) {
         loop {
             self.take();
-            self.begin_attempts();
+            let has_more = self.begin_attempts();
             self.begin_redrive();
             self.write_what_is_due();
             if let Some(ended) = self.ended() {
@@ -182,6 +184,7 @@ impl<'a, E: Event> Owner<'a, E> {
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if self.over.is_none() => self.over = Some(Over::Stopped),
+                () = self.runner.seat.asked(), if self.over.is_none() => self.over = Some(Over::Asked),
                 written = async { self.writing.as_mut().expect("checked").await }, if self.writing.is_some() => {
                     self.writing = None;
                     self.written(written);
@@ -201,7 +204,8 @@ impl<'a, E: Event> Owner<'a, E> {
                     self.heard(change);
                 }
                 kept = &mut self.upkeep => self.keep(kept),
-                () = tokio::time::sleep(next.saturating_sub(now)) => {}
+                () = tokio::task::yield_now(), if has_more => {}
+                () = tokio::time::sleep(next.saturating_sub(now)), if !has_more => {}
             }
         }
     }
@@ -232,13 +236,15 @@ impl<'a, E: Event> Owner<'a, E> {
         }
     }
 
-    fn begin_attempts(&mut self) {
+    /// Begins what can be begun; answers whether there may be more.
+    fn begin_attempts(&mut self) -> bool {
         for _ in 0..MAX_AT_ONCE {
             let now = self.now();
-            let Some(concurrency) = self.may_begin(now) else { return };
-            let Some(id) = self.window.start_next(now, concurrency) else { return };
+            let Some(concurrency) = self.may_begin(now) else { return false };
+            let Some(id) = self.window.start_next(now, concurrency) else { return false };
             self.begin(id);
         }
+        true
     }
 
     /// How many attempts may run at a time, if one may begin now.
