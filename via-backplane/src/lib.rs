@@ -70,6 +70,9 @@ pub use via_macros::state;
 #[doc = include_str!("../../docs/folds.md")]
 struct Folds;
 #[cfg(doctest)]
+#[doc = include_str!("../../docs/effects.md")]
+struct Effects;
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/evolution.md")]
 struct Evolution;
 #[cfg(doctest)]
