@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `cell.rs` (what is stored), `stillness.rs` and `lease.rs` (who may run it), `window.rs` (what was begun and
 //! handled), `source.rs` (where records come from), `owner.rs` (the work), `runner.rs` (the task), `on_event.rs` (how one comes to be), `operate.rs` (what operators do),
-//! `letters.rs`, `dead.rs` and `redrive.rs` (what was given up).
+//! `spread.rs` (who runs how many), `letters.rs`, `dead.rs` and `redrive.rs` (what was given up).
 
 mod cell;
 mod dead;
@@ -18,6 +18,7 @@ mod owner;
 mod redrive;
 mod runner;
 mod source;
+mod spread;
 mod standing;
 mod stillness;
 mod window;
@@ -28,5 +29,5 @@ pub(super) use on_event::selector_of;
 pub use on_event::{Consumer, ConsumerError, OnEvent};
 pub use operate::{ConsumerState, NamedConsumer, Running as ConsumerRunning};
 pub use options::StartAt;
-pub(super) use runner::Running;
+pub(super) use spread::Seats;
 pub use standing::{Block, Standing};

@@ -114,7 +114,7 @@ pub(crate) struct Inner {
     cells: Arc<cells::Cells>,
     reach: reach::Reach,
     tails: tail::Tails,
-    running: consumer::Running,
+    consumers: consumer::Seats,
     /// What tells this engine from every other: it signs leases with it.
     pub(crate) id: u128,
 }
@@ -278,7 +278,7 @@ impl Builder {
         let id = self.ambient.entropy.bits();
         let core = Core(Arc::new(Inner {
             id,
-            running: consumer::Running::default(),
+            consumers: consumer::Seats::default(),
             backplane: self.backplane,
             ambient: self.ambient,
             settings: self.settings,

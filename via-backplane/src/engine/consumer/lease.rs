@@ -3,12 +3,16 @@
 //! Every write is a compare-and-swap on the consumer's cell, so whoever was deposed learns of it with the next one. What a deposed owner
 //! still does meanwhile, it does under its old term; so it begins nothing that may outlast its lease.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 
 use super::{
     cell::{ConsumerCell, Owner},
+    spread,
     stillness::Stillness,
 };
 use crate::{
@@ -33,6 +37,8 @@ pub(super) struct Place {
     pub(super) lasts: Duration,
     /// How many records this pod may begin at once.
     pub(super) spread: u32,
+    /// How many consumers this pod runs.
+    pub(super) owned: Arc<AtomicUsize>,
 }
 
 /// A consumer that this pod holds.
@@ -94,6 +100,7 @@ impl Place {
     /// Dropped in the middle of a write, it may hold the consumer without a word: its successor waits for as long as a lease lasts.
     pub(super) async fn contend(&self, may: impl Fn(&ConsumerCell) -> bool) -> Option<Lease> {
         let mut stillness = Stillness::default();
+        let mut left_to_others = None;
         loop {
             let sent = self.now();
             let found = match self.load().await {
@@ -113,6 +120,12 @@ impl Place {
             let found = if is_left { self.as_timed(found).await } else { found };
             let is_free = found.value.is_free() || found.value.is_owned_by(&self.owner) || is_left;
             if is_free && may(&found.value) {
+                let modesty = spread::modesty(&self.owned);
+                if !modesty.is_zero() && left_to_others.replace(found.rev) != Some(found.rev) {
+                    // Those that run fewer have the first choice.
+                    tokio::time::sleep(modesty).await;
+                    continue;
+                }
                 match self.take(&found).await {
                     Ok(Put::Written(held)) => {
                         return Some(Lease { place: self.clone(), held, renewed: sent });

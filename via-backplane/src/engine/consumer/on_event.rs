@@ -266,9 +266,9 @@ impl<E: Event> OnEvent<E> {
         let Self { core, selector, name, handler, options } = self;
         check("consumer", &name, MAX_NAME_BYTES)?;
         let family = selector.family().clone();
-        if !core.running.add(family.as_str(), &name) {
+        let Some(seat) = core.consumers.take(&core, &family, &name, options.lease) else {
             return Err(ConsumerError::NameTaken { family, name });
-        }
+        };
         let place = Place {
             backplane: core.backplane.clone(),
             ambient: core.ambient.clone(),
@@ -276,11 +276,12 @@ impl<E: Event> OnEvent<E> {
             owner: Owner::of(core.id),
             lasts: options.lease,
             spread: u32::try_from(options.spread()).unwrap_or(u32::MAX),
+            owned: core.consumers.owned(),
         };
         let letters = match DeadLetters::new(&core, &family, &name) {
             Ok(letters) => letters,
             Err(error) => {
-                core.running.remove(family.as_str(), &name);
+                core.consumers.leave(&family, &name);
                 return Err(error);
             }
         };
@@ -288,7 +289,7 @@ impl<E: Event> OnEvent<E> {
         let registration =
             Registration { core: &core, place: &place, control: &control, selector: &selector, name: &name };
         if let Err(error) = registration.register(&options).await {
-            core.running.remove(family.as_str(), &name);
+            core.consumers.leave(&family, &name);
             return Err(error);
         }
         let board = Arc::new(Board::new());
@@ -306,6 +307,7 @@ impl<E: Event> OnEvent<E> {
             board,
             metrics,
             letters,
+            seat,
         };
         core.supervisor.spawn(task, OnStop::Drain, |stop| runner.run(stop));
         Ok(Consumer { name, follow })

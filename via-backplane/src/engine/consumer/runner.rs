@@ -1,6 +1,6 @@
 //! A consumer's task on this pod: it contends for the consumer, and works while it holds it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -13,6 +13,7 @@ use super::{
     operate::keep_from,
     options::Options,
     owner::{Attempts, Over, Owner},
+    spread::Seat,
     standing::{Block, Board, Standing},
 };
 use crate::{
@@ -43,6 +44,15 @@ pub(super) struct Runner<E> {
     pub(super) board: Arc<Board>,
     pub(super) metrics: OfConsumer,
     pub(super) letters: DeadLetters,
+    pub(super) seat: Arc<Seat>,
+}
+
+/// To whom a consumer was left.
+#[derive(PartialEq, Eq)]
+enum Left {
+    ToAnybody,
+    /// This pod runs more than others do.
+    ToOthers,
 }
 
 /// Whether the consumer can go on from what it has committed.
@@ -66,7 +76,14 @@ impl<E: Event> Runner<E> {
                 self.stands(Standing::Ended);
                 return Ok(());
             };
-            self.hold(lease, &stop).await;
+            if self.hold(lease, &stop).await == Left::ToOthers {
+                self.stands(Standing::Contending);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(self.seat.stays_away_for()) => {}
+                }
+            }
         }
         self.place.give_up().await;
         self.stands(Standing::Ended);
@@ -96,17 +113,19 @@ impl<E: Event> Runner<E> {
 
     fn stands(&self, standing: Standing) {
         let is_owner = matches!(standing, Standing::Owning { .. } | Standing::Blocked(_));
+        self.seat.owns(is_owner);
         self.metrics.owner.set(f64::from(u8::from(is_owner)));
         self.metrics.blocked.set(f64::from(u8::from(matches!(standing, Standing::Blocked(_)))));
         self.board.show(standing);
     }
 
     /// Works until the consumer is given up, or lost.
-    async fn hold(&self, mut lease: Lease, stop: &Stop) {
+    async fn hold(&self, mut lease: Lease, stop: &Stop) -> Left {
         let mut said = None;
         loop {
             if stop.is_cancelled() || !Self::may_run(lease.cell()) {
-                return self.give_back(lease, None, stop).await;
+                self.give_back(lease, None, stop).await;
+                return Left::ToAnybody;
             }
             self.board.committed(lease.cell().committed().offset);
             let over = match self.footing(lease.cell()).await {
@@ -114,14 +133,16 @@ impl<E: Event> Runner<E> {
                     said = None;
                     self.stands(Standing::Owning { term: lease.cell().term });
                     let (kept, over) = Owner::new(self, lease, self.watch().await).work(stop).await;
-                    let Some(kept) = kept else { return };
+                    let Some(kept) = kept else { return Left::ToAnybody };
                     lease = kept;
                     over
                 }
                 Ok(Footing::Blocked(block)) => Over::Blocked(block),
                 Err(error) => {
                     tracing::debug!(consumer = %self.name, %error, "a consumer cannot begin");
-                    let Some(kept) = self.keep(lease, self.place.lasts / 20, stop).await else { return };
+                    let Some(kept) = self.keep(lease, self.place.lasts / 20, stop).await else {
+                        return Left::ToAnybody;
+                    };
                     lease = kept;
                     continue;
                 }
@@ -129,7 +150,8 @@ impl<E: Event> Runner<E> {
             match over {
                 Over::Blocked(Block::Newer { name, version }) => {
                     self.say(&Block::Newer { name: name.clone(), version });
-                    return self.give_back(lease, Some(Needs { name, version }), stop).await;
+                    self.give_back(lease, Some(Needs { name, version }), stop).await;
+                    return Left::ToAnybody;
                 }
                 Over::Blocked(block) => {
                     let is_control = block == Block::ControlLost;
@@ -144,16 +166,22 @@ impl<E: Event> Runner<E> {
                     } else {
                         self.stand_still(lease, stop).await
                     };
-                    let Some(kept) = kept else { return };
+                    let Some(kept) = kept else { return Left::ToAnybody };
                     lease = kept;
                 }
                 Over::Again => {
                     // Whoever forgot it has taken the cell away: it is not to be pinned again.
-                    let Some(kept) = self.keep(lease, Duration::ZERO, stop).await else { return };
+                    let Some(kept) = self.keep(lease, Duration::ZERO, stop).await else {
+                        return Left::ToAnybody;
+                    };
                     lease = kept;
                 }
                 Over::Stopped => {}
-                Over::Deposed => return,
+                Over::Asked => {
+                    self.give_back(lease, None, stop).await;
+                    return Left::ToOthers;
+                }
+                Over::Deposed => return Left::ToAnybody,
             }
         }
     }
@@ -253,20 +281,5 @@ pub(super) fn control_failed(error: ControlError) -> BackendError {
         other => {
             BackendError::new(ErrorKind::Internal, "the family's control cell refuses").with_source(other)
         }
-    }
-}
-
-/// The consumers that run on this pod, by family and name: of each there is one.
-#[derive(Default)]
-pub(in crate::engine) struct Running(parking_lot::Mutex<BTreeSet<(String, String)>>);
-
-impl Running {
-    /// Whether it did not run yet.
-    pub(super) fn add(&self, family: &str, name: &str) -> bool {
-        self.0.lock().insert((family.to_owned(), name.to_owned()))
-    }
-
-    pub(super) fn remove(&self, family: &str, name: &str) {
-        self.0.lock().remove(&(family.to_owned(), name.to_owned()));
     }
 }

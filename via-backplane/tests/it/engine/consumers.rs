@@ -5,6 +5,7 @@ mod handlers;
 mod letters;
 mod operators;
 mod owners;
+mod spreading;
 mod successors;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

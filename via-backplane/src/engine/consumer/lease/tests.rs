@@ -49,6 +49,7 @@ impl Pod {
             owner: Owner::of(u128::from(pod)),
             lasts: LASTS,
             spread: 10,
+            owned: Arc::default(),
         };
         // Every pod's clock begins with the test's.
         place.now();
