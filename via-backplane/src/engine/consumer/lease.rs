@@ -20,11 +20,16 @@ use crate::{
     engine::{
         ambient::Ambient,
         owned_cell::{self, Held, OwnedError, Put},
+        retry::Delays,
     },
 };
 
 /// How many looks there are within a lease.
 const LOOKS: u32 = 10;
+/// How long to wait at least before another look, after one that came to nothing or a race for the consumer that was lost.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+/// How long to wait at most: the end of an outage is noticed within seconds, however long a lease lasts.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// Where a consumer's cell is, and who asks.
 #[derive(Clone)]
@@ -101,6 +106,9 @@ impl Place {
     pub(super) async fn contend(&self, may: impl Fn(&ConsumerCell) -> bool) -> Option<Lease> {
         let mut stillness = Stillness::default();
         let mut left_to_others = None;
+        // While it rests it is deaf to an owner that leaves, so not at once for as long as between two looks.
+        let longest = self.look_every().min(LONGEST_REST);
+        let mut rests = Delays::new(SHORTEST_REST, longest, self.ambient.seed());
         loop {
             let sent = self.now();
             let found = match self.load().await {
@@ -111,7 +119,7 @@ impl Place {
                     if self.ambient.rules().count_answered_looks {
                         stillness.failed();
                     }
-                    tokio::time::sleep(self.look_every()).await;
+                    rests.wait().await;
                     continue;
                 }
             };
@@ -131,9 +139,14 @@ impl Place {
                         return Some(Lease { place: self.clone(), held, renewed: sent });
                     }
                     // Somebody was faster, or the store answered what was before: asking again at once would ask for ever.
-                    Ok(Put::Conflict) => tokio::time::sleep(self.look_every()).await,
+                    Ok(Put::Conflict) => {
+                        rests.wait().await;
+                        continue;
+                    }
                     Err(error) => tracing::debug!(cell = %self.key, %error, "a consumer was not taken over"),
                 }
+            } else {
+                rests.reset();
             }
             self.wait_for_a_change(found.rev).await;
         }

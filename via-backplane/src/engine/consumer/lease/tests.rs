@@ -153,6 +153,43 @@ async fn what_is_given_up_is_taken_with_the_next_look() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_too_late_to_take_it_hears_at_once_that_it_is_given_up() {
+    let first = Bench::new(MapStore::new());
+    let one = Pod::on(first.another(|store| store), 1, ambient(1));
+    create(&one).await;
+    // Between its look, which finds it free, and its write.
+    let two = Pod::on(first.another(|store| store.script(1, Fault::Pause)), 2, ambient(2));
+    let owns = async {
+        two.bench.store.paused().await;
+        let mut lease = one.takes().await;
+        two.bench.store.resume();
+        tokio::task::yield_now().await;
+        lease.write(ConsumerCell::release).await.expect("it holds it");
+        Instant::now()
+    };
+    let (given_up, next) = tokio::join!(owns, two.takes());
+    assert_eq!(next.cell().term, 2);
+    assert!(given_up.elapsed() <= SHORTEST_REST * 2, "{:?}", given_up.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_could_not_look_for_a_moment_hears_at_once_that_it_is_given_up() {
+    let first = Bench::new(MapStore::new());
+    let one = Pod::on(first.another(|store| store), 1, ambient(1));
+    create(&one).await;
+    let mut lease = one.takes().await;
+    let two = Pod::on(first.another(|store| store.script(0, Fault::Fail)), 2, ambient(2));
+    let owns = async {
+        tokio::task::yield_now().await;
+        lease.write(ConsumerCell::release).await.expect("it holds it");
+        Instant::now()
+    };
+    let (next, given_up) = tokio::join!(two.takes(), owns);
+    assert_eq!(next.cell().term, 2);
+    assert!(given_up.elapsed() <= SHORTEST_REST * 2, "{:?}", given_up.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_keeps_what_somebody_else_has_changed() {
     let [one, two] = pods().await;
     let mut lease = one.takes().await;
