@@ -1,4 +1,4 @@
-//! What a pod of a process of its own is asked and answers, one line of JSON each.
+//! What a pod of a process of its own is asked and says, one line of JSON each.
 
 use serde::{Deserialize, Serialize};
 use via_backplane::{Event, Fold, Recorded};
@@ -12,11 +12,78 @@ pub enum Asked {
     Notes(usize),
     /// Answer below which offset the notes were dropped.
     Floor,
-    /// End as a pod does that is stopped well.
+    /// Run the consumer [`CONSUMER`], or stand by to; answer once it is registered.
+    Consume(Consuming),
+    /// Have the handlers of a text end that wait for it.
+    LetGo(String),
+    /// Answer once this pod owns the consumer.
+    Owns,
+    /// Answer once this pod stands by, because another one owns the consumer.
+    StandsBy,
+    /// Answer once this pod has committed up to this offset.
+    Commits(u64),
+    /// Answer how the consumer is stored.
+    Consumer,
+    /// End as a pod does that is stopped well. Handlers that wait are let go once it has begun to stop.
     Leave,
 }
 
-/// What it answers, on its standard output.
+/// The consumer of notes that pods run.
+pub const CONSUMER: &str = "note";
+
+/// How a pod is to run the consumer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Consuming {
+    /// How long its lease lasts, in milliseconds.
+    pub lease_ms: u64,
+    /// After how many events it commits, and after how many milliseconds; as the engine has it if not set.
+    pub commit_every: Option<(usize, u64)>,
+    /// The texts whose handler waits on this pod until it is let go.
+    pub held: Vec<String>,
+}
+
+/// What it says, on its standard output: answers in the order of what it was asked, and reports whenever there is something to report.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// What it was asked.
+    Answered(Answered),
+    /// A handler was begun.
+    Delivered(Delivered),
+    /// A handler is about to end well.
+    Handled(Delivered),
+}
+
+/// An event as its handler was given it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// What the note says.
+    pub text: String,
+    /// Where it stands.
+    pub offset: u64,
+    /// Which event it is.
+    pub id: String,
+    /// Which attempt this is.
+    pub attempt: u32,
+    /// The number of the lease.
+    pub term: u64,
+}
+
+/// The consumer as all pods agree on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The engine that owns it.
+    pub owner: Option<String>,
+    /// Whether that is the pod that answers.
+    pub is_owned_here: bool,
+    /// The number of the last lease.
+    pub term: u64,
+    /// Everything up to here was handled.
+    pub committed: u64,
+    /// The last event there is.
+    pub head: u64,
+}
+
+/// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answered {
     /// It has begun, and shows what there was.
@@ -34,6 +101,18 @@ pub enum Answered {
     Notes(Vec<String>),
     /// Records below this offset are gone.
     Floor(u64),
+    /// The consumer is registered.
+    Consumes,
+    /// The handlers are let go.
+    LetGo,
+    /// It owns the consumer, under this term.
+    Owns(u64),
+    /// Another pod owns the consumer.
+    StandsBy,
+    /// It has committed so far.
+    Commits,
+    /// The consumer, or why it cannot be looked at.
+    Consumer(Result<Stored, String>),
     /// It has ended well.
     Left,
 }

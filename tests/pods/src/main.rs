@@ -1,9 +1,17 @@
 //! One pod, told what to do by the test that started it.
 
-use std::{error::Error, sync::Arc, time::Duration};
+mod consuming;
 
-use pods::{Answered, Asked, Life, Noted};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Stdout};
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use consuming::Consumed;
+use pods::{Answered, Asked, Life, Noted, Said};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use via_backplane::{Backplane, Engine, Events, Retry, Waited};
 
 /// How long a fact may take on a machine that builds meanwhile.
@@ -28,8 +36,8 @@ async fn main() -> Result<(), Failure> {
         .start();
     let notes: Events<Noted, Vec<String>> = engine.events("notes")?;
     notes.loaded().await;
-    let mut out = tokio::io::stdout();
-    answer(&mut out, &Answered::Ready).await?;
+    let mut consumed = Consumed::new(&engine)?;
+    say(&Said::Answered(Answered::Ready))?;
     let mut asked = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = asked.next_line().await? {
         let answered = match serde_json::from_str(&line)? {
@@ -48,12 +56,33 @@ async fn main() -> Result<(), Failure> {
                 let compactor = engine.backplane().compactor().ok_or("JetStream compacts")?;
                 Answered::Floor(compactor.floor(notes.key()).await?.0)
             }
+            Asked::Consume(how) => {
+                consumed.run(&notes, how).await?;
+                Answered::Consumes
+            }
+            Asked::LetGo(text) => {
+                consumed.let_go(|held| held == text);
+                Answered::LetGo
+            }
+            Asked::Owns => Answered::Owns(consumed.owns().await?),
+            Asked::StandsBy => {
+                consumed.stands_by().await?;
+                Answered::StandsBy
+            }
+            Asked::Commits(offset) => {
+                consumed.commits(offset).await?;
+                Answered::Commits
+            }
+            Asked::Consumer => Answered::Consumer(consumed.stored().await.map_err(|error| error.to_string())),
             Asked::Leave => {
-                engine.shutdown(PATIENCE).await?;
+                // In this order, so that what is let go ends on a pod that stops.
+                let (stopped, ()) =
+                    tokio::join!(biased; engine.shutdown(PATIENCE), async { consumed.let_go(|_| true) });
+                stopped?;
                 Answered::Left
             }
         };
-        answer(&mut out, &answered).await?;
+        say(&Said::Answered(answered))?;
     }
     Ok(())
 }
@@ -75,10 +104,11 @@ async fn shown(notes: &Events<Noted, Vec<String>>, count: usize) -> Result<Vec<S
     Ok(shown)
 }
 
-async fn answer(out: &mut Stdout, answered: &Answered) -> Result<(), Failure> {
-    let mut line = serde_json::to_vec(answered)?;
+/// Says one thing; it is said once this returns, even if the process is killed then.
+fn say(said: &Said) -> io::Result<()> {
+    let mut line = serde_json::to_vec(said)?;
     line.push(b'\n');
-    out.write_all(&line).await?;
-    out.flush().await?;
-    Ok(())
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
 }
