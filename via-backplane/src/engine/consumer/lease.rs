@@ -26,7 +26,8 @@ use crate::{
 
 /// How many looks there are within a lease.
 const LOOKS: u32 = 10;
-/// How long to wait at least before another look, after one that came to nothing or a race for the consumer that was lost.
+/// How long to wait at least before another look, after one that came to nothing or a race for the consumer that was lost, or while
+/// the store does not tell what changes.
 const SHORTEST_REST: Duration = Duration::from_millis(20);
 /// How long to wait at most: the end of an outage is noticed within seconds, however long a lease lasts.
 const LONGEST_REST: Duration = Duration::from_secs(5);
@@ -64,6 +65,9 @@ pub(super) enum Lost {
     /// The store did not take the write, or nobody knows: once more, later.
     Unreached(OwnedError),
 }
+
+/// The store does not tell what changes.
+struct Deaf;
 
 impl Place {
     pub(super) async fn load(&self) -> Result<Option<Held<ConsumerCell>>, OwnedError> {
@@ -119,7 +123,7 @@ impl Place {
                     if self.ambient.rules().count_answered_looks {
                         stillness.failed();
                     }
-                    rests.wait().await;
+                    self.rest(&mut rests).await;
                     continue;
                 }
             };
@@ -140,15 +144,16 @@ impl Place {
                     }
                     // Somebody was faster, or the store answered what was before: asking again at once would ask for ever.
                     Ok(Put::Conflict) => {
-                        rests.wait().await;
+                        self.rest(&mut rests).await;
                         continue;
                     }
                     Err(error) => tracing::debug!(cell = %self.key, %error, "a consumer was not taken over"),
                 }
-            } else {
-                rests.reset();
             }
-            self.wait_for_a_change(found.rev).await;
+            match self.wait_for_a_change(found.rev).await {
+                Ok(()) => rests.reset(),
+                Err(Deaf) => self.rest(&mut rests).await,
+            }
         }
     }
 
@@ -171,23 +176,29 @@ impl Place {
         self.lasts / LOOKS
     }
 
+    /// Waits before another look, for no longer than there is between two looks.
+    async fn rest(&self, rests: &mut Delays) {
+        tokio::time::sleep(rests.next().min(self.look_every())).await;
+    }
+
     /// Waits until the cell is at another revision, as far as the store tells, or until it is time for another look.
-    async fn wait_for_a_change(&self, known: Rev) {
+    async fn wait_for_a_change(&self, known: Rev) -> Result<(), Deaf> {
         let selector = CellSelector::One(self.key.clone());
         let changes = async {
             let watch = self.backplane.store().watch(&selector).await;
-            let Ok(watch) = watch else { return std::future::pending().await };
+            let Ok(watch) = watch else { return Err(Deaf) };
             let is_news = |change: &Result<Change, _>| match change {
                 Ok(Change::Put { rev, .. }) => *rev > known,
                 Ok(Change::Begin | Change::End) => false,
                 _ => true,
             };
-            watch.filter(|change| std::future::ready(is_news(change))).boxed().next().await;
+            let news = watch.filter(|change| std::future::ready(is_news(change))).boxed().next().await;
+            if matches!(news, Some(Ok(_))) { Ok(()) } else { Err(Deaf) }
         };
         tokio::select! {
             biased;
-            () = changes => {}
-            () = tokio::time::sleep(self.look_every()) => {}
+            heard = changes => heard,
+            () = tokio::time::sleep(self.look_every()) => Ok(()),
         }
     }
 }
