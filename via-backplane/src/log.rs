@@ -357,6 +357,11 @@ impl Batch {
         slots.filter_map(|slot| Some((slot, self.records.get(slot)?)))
     }
 
+    /// What holds the records.
+    pub(crate) fn records(&self) -> &Arc<dyn Records> {
+        &self.records
+    }
+
     /// The record in a slot.
     pub(crate) fn record(&self, slot: usize) -> Option<Stored<'_>> {
         self.records.get(slot)

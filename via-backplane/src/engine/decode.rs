@@ -36,6 +36,11 @@ pub(crate) enum Undecodable {
 }
 
 pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Problem> {
+    open(record).map(|(decoded, _)| decoded)
+}
+
+/// As [`decode`], with what is around the event.
+pub(crate) fn open<'a, E: Event>(record: &Stored<'a>) -> Result<(Decoded<E>, Envelope<'a>), Problem> {
     let envelope =
         Envelope::decode(record.bytes).map_err(|error| Problem::Undecodable(Undecodable::Envelope(error)))?;
     if envelope.name != E::NAME {
@@ -46,7 +51,7 @@ pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Proble
     }
     let event = E::decode(envelope.version, envelope.codec, envelope.payload)
         .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
-    Ok(Decoded { at: envelope.recorded(record.offset), event })
+    Ok((Decoded { at: envelope.recorded(record.offset), event }, envelope))
 }
 
 impl Problem {

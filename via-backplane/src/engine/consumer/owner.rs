@@ -27,7 +27,7 @@ use crate::{
     engine::{
         Changes, Core,
         control::Moved,
-        decode::{Problem, decode},
+        decode::{Problem, decode, open},
         retry::Delays,
         supervisor::{self, Stop},
     },
@@ -77,6 +77,8 @@ pub(super) struct Owner<'a, E> {
     handled_since: Option<Duration>,
     upkeep: BoxFuture<'static, Kept>,
     over: Option<Over>,
+    /// When this turn of its loop began.
+    turn_began: Duration,
     shown_attempts: Cell<u32>,
     /// What it lets a letter do that is handled again.
     leave: watch::Sender<Leave>,
@@ -155,6 +157,7 @@ impl<'a, E: Event> Owner<'a, E> {
             handled_since: None,
             upkeep: upkeep(runner, committed.head(), Duration::ZERO),
             over: None,
+            turn_began: runner.place.now(),
             shown_attempts: Cell::new(u32::MAX),
             leave: watch::Sender::new(Leave { until: lease.begins_until(), is_over: false }),
             redriving: None,
@@ -170,6 +173,7 @@ impl<'a, E: Event> Owner<'a, E> {
     /// Works until something ends it; answers the lease, unless it was lost.
     pub(super) async fn work(mut self, stop: &Stop) -> (Option<Lease>, Over) {
         loop {
+            self.turn_began = self.now();
             self.take();
             let has_more = self.begin_attempts();
             self.begin_redrive();
@@ -257,7 +261,7 @@ impl<'a, E: Event> Owner<'a, E> {
             return Some(self.options().concurrency);
         }
         // One by one, each committed before the next: if one of them kills this process, it is the first.
-        (self.writing.is_none() && self.window.committable().is_none()).then_some(1)
+        (self.writing.is_none() && self.window.handled_first() == 0).then_some(1)
     }
 
     fn begin(&mut self, id: SlotId) {
@@ -267,9 +271,9 @@ impl<'a, E: Event> Owner<'a, E> {
         }
         let attempt = slot.attempts.saturating_add(1);
         let record = slot.record();
-        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| decode::<E>(&record)));
+        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| open::<E>(&record)));
         let decoded = decoded.unwrap_or_else(|panic| Err(Problem::panicked(&*panic)));
-        let decoded = match decoded {
+        let (decoded, envelope) = match decoded {
             Ok(decoded) => decoded,
             Err(Problem::Newer { .. } | Problem::Unknown { .. }) => return self.window.blocks(id),
             Err(Problem::Undecodable(error)) => {
@@ -286,13 +290,11 @@ impl<'a, E: Event> Owner<'a, E> {
             time: decoded.at.time(),
             attempt,
             term: self.before.term,
-            trace: Envelope::decode(record.bytes).ok().and_then(|envelope| envelope.trace),
+            trace: envelope.trace,
         };
-        let mut attempt = attempt_of(&self.attempts, delivery);
-        // Those that end at once need not be queued; the others are polled once more than they must be.
-        match (&mut attempt).now_or_never() {
-            Some(outcome) => self.attempted(id, outcome),
-            None => self.running.push(async move { (id, attempt.await) }.boxed()),
+        match attempt_of(&self.attempts, delivery) {
+            Ended::Now(outcome) => self.attempted(id, outcome),
+            Ended::Later(attempt) => self.running.push(async move { (id, attempt.await) }.boxed()),
         }
     }
 
@@ -324,7 +326,7 @@ impl<'a, E: Event> Owner<'a, E> {
         match outcome {
             Ok(()) => {
                 let slot = self.window.slot(id);
-                let (consumer, attempts, cause) = (&self.runner.name, slot.attempts, &slot.cause);
+                let (consumer, attempts, cause) = (&self.runner.name, slot.attempts, slot.cause());
                 let (key, offset) = (slot.record().key, slot.record().offset);
                 tracing::error!(%consumer, %key, %offset, attempts, cause, "an event was given up; it is among the dead letters");
                 self.runner.metrics.dead_lettered.increment(1);
@@ -339,8 +341,7 @@ impl<'a, E: Event> Owner<'a, E> {
 
     fn handled(&mut self, id: SlotId) {
         self.window.handled(id);
-        let now = self.now();
-        self.handled_since.get_or_insert(now);
+        self.handled_since.get_or_insert(self.turn_began);
         self.show_attempts();
     }
 
@@ -361,7 +362,7 @@ impl<'a, E: Event> Owner<'a, E> {
         let slot = self.window.slot(id);
         let record = slot.record();
         let now = self.runner.core.ambient.clock.now();
-        let cause = match slot.cause.as_str() {
+        let cause = match slot.cause() {
             "" => self.before.error().unwrap_or("a pod died while it was handled"),
             cause => cause,
         };
@@ -371,7 +372,7 @@ impl<'a, E: Event> Owner<'a, E> {
             record: raw(record.bytes),
             attempts: slot.attempts,
             cause: cause.to_owned(),
-            first_failed: envelope::micros(slot.first_failed.unwrap_or(now)),
+            first_failed: envelope::micros(slot.first_failed().unwrap_or(now)),
             last_failed: envelope::micros(now),
             wanted: 0,
         };
@@ -431,7 +432,7 @@ impl<'a, E: Event> Owner<'a, E> {
         let spread = (suspects == 0).then_some(self.runner.place.spread);
         let last = self.window.last();
         let attempted: Vec<_> = self.window.attempted().collect();
-        let cause = self.window.first_open().map_or_else(String::new, |slot| slot.cause.clone());
+        let cause = self.window.first_open().map_or_else(String::new, |slot| slot.cause().to_owned());
         self.writes_at = None;
         self.handled_since = None;
         let write = async move {
@@ -457,7 +458,7 @@ impl<'a, E: Event> Owner<'a, E> {
         if let Some(at) = self.writes_at {
             return at <= now;
         }
-        let handled = self.window.committable().map_or(0, |(records, _)| records);
+        let handled = self.window.handled_first();
         let is_full = !self.window.has_room()
             && self.running.is_empty()
             && self.burying.is_empty()
@@ -485,7 +486,7 @@ impl<'a, E: Event> Owner<'a, E> {
             Err(Lost::Unreached(error)) => {
                 tracing::debug!(consumer = %self.runner.name, %error, "a commit was not acknowledged");
                 self.writes_at = Some(self.now() + self.write_delays.next());
-                self.handled_since = self.window.committable().map(|_| self.now());
+                self.handled_since = (self.window.handled_first() > 0).then(|| self.now());
             }
         }
         self.committed = lease.cell().committed().offset;
@@ -564,8 +565,7 @@ impl<'a, E: Event> Owner<'a, E> {
         {
             self.over = Some(Over::Blocked(newer::<E>(slot)));
         }
-        let is_done =
-            self.running.is_empty() && self.writing.is_none() && self.window.committable().is_none();
+        let is_done = self.running.is_empty() && self.writing.is_none() && self.window.handled_first() == 0;
         if self.over.is_none() || !is_done {
             return None;
         }
@@ -581,7 +581,7 @@ impl<'a, E: Event> Owner<'a, E> {
             _ if self.writing.is_some() => None,
             Some(at) => Some(at),
             None => {
-                let commit = self.window.committable().and(self.handled_since);
+                let commit = self.handled_since.filter(|_| self.window.handled_first() > 0);
                 let commit = commit.map_or(Duration::MAX, |since| since + self.options().commit_time);
                 Some(commit.min(self.renews_at))
             }
@@ -614,27 +614,57 @@ pub(super) struct Attempts<E> {
     pub(super) seconds: Histogram,
 }
 
+/// A run of a handler.
+pub(super) enum Ended {
+    Now(Outcome),
+    Later(BoxFuture<'static, Outcome>),
+}
+
 /// One run of the handler: a panic and a timeout are failures like any other.
-pub(super) fn attempt_of<E: Event>(
-    attempts: &Attempts<E>,
-    delivery: Delivery<E>,
-) -> BoxFuture<'static, Outcome> {
-    let (handler, at_most) = (attempts.handler.clone(), attempts.at_most);
-    let seconds = attempts.core.times_this_one(TIMED_ONE_IN).then(|| attempts.seconds.clone());
-    async move {
-        let started = seconds.map(|seconds| (seconds, tokio::time::Instant::now()));
-        let handled = AssertUnwindSafe(async move { handler(delivery).await }).catch_unwind();
-        let outcome = match tokio::time::timeout(at_most, handled).await {
-            Ok(Ok(outcome)) => outcome.map_err(|error| described(&*error)),
-            Ok(Err(panic)) => Err(format!("the handler panicked: {}", supervisor::message(&*panic))),
-            Err(_) => Err(format!("the handler did not end within {at_most:?}")),
-        };
+///
+/// It is polled here once, so that one that ends without waiting needs neither a timer nor a place in a queue; one that waits is polled
+/// once more than it must be.
+pub(super) fn attempt_of<E: Event>(attempts: &Attempts<E>, delivery: Delivery<E>) -> Ended {
+    let at_most = attempts.at_most;
+    let is_timed = attempts.core.times_this_one(TIMED_ONE_IN);
+    let started = is_timed.then(|| (attempts.seconds.clone(), tokio::time::Instant::now()));
+    let time = |started: Option<(Histogram, tokio::time::Instant)>| {
         if let Some((seconds, started)) = started {
             seconds.record(started.elapsed().as_secs_f64());
         }
-        outcome
+    };
+    let handler = &attempts.handler;
+    // Calling it runs the user's code as well.
+    let begun = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut handling = handler(delivery);
+        match (&mut handling).now_or_never() {
+            Some(outcome) => Ok(outcome),
+            None => Err(handling),
+        }
+    }));
+    match begun {
+        Ok(Ok(outcome)) => {
+            time(started);
+            Ended::Now(outcome.map_err(|error| described(&*error)))
+        }
+        Ok(Err(handling)) => Ended::Later(
+            async move {
+                let handled = tokio::time::timeout(at_most, AssertUnwindSafe(handling).catch_unwind()).await;
+                time(started);
+                match handled {
+                    Ok(Ok(outcome)) => outcome.map_err(|error| described(&*error)),
+                    Ok(Err(panic)) => Err(panicked(&*panic)),
+                    Err(_) => Err(format!("the handler did not end within {at_most:?}")),
+                }
+            }
+            .boxed(),
+        ),
+        Err(panic) => Ended::Now(Err(panicked(&*panic))),
     }
-    .boxed()
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    format!("the handler panicked: {}", supervisor::message(panic))
 }
 
 /// An error with its causes, on one line.

@@ -9,7 +9,7 @@ use super::{
     dead::{DeadLetters, Sink, give_up, raw},
     delivery::Delivery,
     letters::{Burial, Letter, key_of},
-    owner::attempt_of,
+    owner::{Ended, attempt_of},
     runner::Runner,
 };
 use crate::{
@@ -70,7 +70,8 @@ pub(super) fn redrive<E: Event>(
                 return;
             }
             let outcome = match make(attempt) {
-                Ok(attempt) => attempt.await,
+                Ok(Ended::Now(outcome)) => outcome,
+                Ok(Ended::Later(attempt)) => attempt.await,
                 Err(cause) => Err(cause),
             };
             let Err(cause) = outcome else {

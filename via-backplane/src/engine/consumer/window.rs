@@ -2,10 +2,11 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use crate::{Batch, Cursor, Epoch, Offset, RecordId, Stored};
+use crate::{Batch, Cursor, Epoch, Offset, Records, Stored};
 
 /// Which record of a window, for as long as it is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,21 +28,26 @@ pub(super) struct Window {
     is_abandoned: bool,
 }
 
-/// A record, in the batch it came in: nothing is copied.
+/// A record, where it came in: nothing is copied.
 pub(super) struct Slot {
-    batch: Batch,
+    records: Arc<dyn Records>,
     at: usize,
     offset: Offset,
-    id: RecordId,
     state: State,
     /// Attempts that failed, those of owners before this one included.
     pub(super) attempts: u32,
-    /// Why the last of them failed, if it was this owner's.
-    pub(super) cause: String,
-    /// When the first of this owner's failed.
-    pub(super) first_failed: Option<SystemTime>,
     /// It is attempted no more, and has yet to be written to the dead letters.
     pub(super) is_given_up: bool,
+    /// Of those that failed here.
+    failure: Option<Box<Failure>>,
+}
+
+/// What is known of attempts that this owner made.
+struct Failure {
+    /// Why the last one failed.
+    cause: String,
+    /// When the first one did.
+    first: SystemTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +63,17 @@ enum State {
 
 impl Slot {
     pub(super) fn record(&self) -> Stored<'_> {
-        self.batch.record(self.at).expect("a slot of a batch that was not empty is not empty later")
+        self.records.get(self.at).expect("a slot that was not empty is not empty later")
+    }
+
+    /// Why the last attempt failed, if it was this owner's.
+    pub(super) fn cause(&self) -> &str {
+        self.failure.as_ref().map_or("", |failure| failure.cause.as_str())
+    }
+
+    /// When this owner's first attempt failed.
+    pub(super) fn first_failed(&self) -> Option<SystemTime> {
+        self.failure.as_ref().map(|failure| failure.first)
     }
 }
 
@@ -85,20 +101,16 @@ impl Window {
 
     /// Takes the next record of the log, which is in a slot of a batch and was attempted so often before.
     pub(super) fn push(&mut self, batch: &Batch, at: usize, attempts: u32) {
-        let record = batch.record(at).expect("the slot of a record");
-        let (offset, id) = (record.offset, crate::envelope::record_id(record.bytes));
-        let (batch, state) = (batch.clone(), State::Waits);
-        let (cause, first_failed, is_given_up) = (String::new(), None, false);
+        let offset = batch.record(at).expect("the slot of a record").offset;
+        let (records, state) = (batch.records().clone(), State::Waits);
         self.slots.push_back(Slot {
-            batch,
+            records,
             at,
             offset,
-            id,
             state,
             attempts,
-            cause,
-            first_failed,
-            is_given_up,
+            is_given_up: false,
+            failure: None,
         });
     }
 
@@ -175,8 +187,10 @@ impl Window {
         let index = self.at(id);
         let slot = &mut self.slots[index];
         slot.attempts = slot.attempts.saturating_add(1);
-        slot.first_failed.get_or_insert(at);
-        slot.cause = cause;
+        match &mut slot.failure {
+            Some(failure) => failure.cause = cause,
+            None => slot.failure = Some(Box::new(Failure { cause, first: at })),
+        }
     }
 
     /// It is attempted no more; whatever becomes of it counts as its being handled.
@@ -209,13 +223,19 @@ impl Window {
         self.slots.iter().skip(self.handled).filter_map(rests).min()
     }
 
+    /// How many records can be committed.
+    pub(super) fn handled_first(&self) -> usize {
+        if self.is_abandoned { 0 } else { self.handled }
+    }
+
     /// How many records can be committed, and the last of them.
     pub(super) fn committable(&self) -> Option<(usize, Cursor)> {
         if self.is_abandoned {
             return None;
         }
         let last = &self.slots[self.handled.checked_sub(1)?];
-        Some((self.handled, Cursor { epoch: self.epoch, offset: last.offset, id: last.id }))
+        let id = crate::envelope::record_id(last.record().bytes);
+        Some((self.handled, Cursor { epoch: self.epoch, offset: last.offset, id }))
     }
 
     /// So many records were committed.
