@@ -298,7 +298,7 @@ impl Spread {
             Ok(Put::Written(held)) => self.said = Some(held),
             // It has ended by itself, or an earlier write landed after all: what is there is written over the next time.
             Ok(Put::Conflict) | Err(_) => {
-                self.said = owned_cell::load(store, &self.cell).await.ok().flatten()
+                self.said = owned_cell::load(store, &self.cell).await.ok().flatten();
             }
         }
     }
