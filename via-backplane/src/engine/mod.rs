@@ -17,6 +17,9 @@ mod decode;
 mod digest;
 mod events;
 mod family;
+#[cfg(test)]
+#[path = "../../tests/it/golden_file.rs"]
+mod golden_file;
 mod holds;
 mod keys;
 mod lineage;

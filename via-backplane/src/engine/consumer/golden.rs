@@ -11,10 +11,7 @@ use crate::{
     internal_cell,
 };
 
-#[path = "../../../tests/it/golden_file.rs"]
-mod golden_file;
-
-use golden_file::check;
+use crate::engine::golden_file::check;
 
 fn at(offset: u64) -> Cursor {
     Cursor { epoch: Epoch(0x0102_0304), offset: Offset(offset), id: RecordId([7; 16]) }

@@ -10,10 +10,7 @@ use super::{
 };
 use crate::{Cursor, Epoch, Offset, RecordId, internal_cell};
 
-#[path = "../../../tests/it/golden_file.rs"]
-mod golden_file;
-
-use golden_file::check;
+use crate::engine::golden_file::check;
 
 fn snapshot(generation: u64, covered: u64, state: &'static [u8]) -> Snapshot {
     let epoch = Epoch(0x5b3c_9d2e_8f1a_4e70_a1b2_c3d4_e5f6_0718);
