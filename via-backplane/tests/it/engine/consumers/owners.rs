@@ -148,3 +148,28 @@ async fn nobody_begins_below_what_may_be_gone() {
     assert_eq!(ledger.lines()[0].offset, lowest);
     stop(&engine).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_consumers_of_one_family_each_have_every_event() {
+    let memory = InMemory::new();
+    let engine = pod(&memory);
+    let ledger = Ledger::new();
+    let mut consumers = Vec::new();
+    for number in 0..100 {
+        let given = ledger.clone();
+        let handler = move |delivery: Delivery<Noted>| {
+            given.note("pod", &delivery);
+            async { Ok::<_, std::io::Error>(()) }
+        };
+        let consumer = notes(&engine).on_event(format!("note-{number}"), handler).await;
+        consumers.push(consumer.expect("registered"));
+    }
+    append(&notes(&engine), "one").await;
+    let last = append(&notes(&engine), "two").await;
+    for consumer in &consumers {
+        commits(consumer, last).await;
+    }
+    assert_eq!(ledger.lines().len(), 200);
+    assert_eq!(engine.consumers().await.expect("readable").len(), 100);
+    stop(&engine).await;
+}
