@@ -44,7 +44,7 @@ const MAX_ATTEMPTS: usize = 16;
 ///   down. [`Delivery::idempotency_key`] makes repeating harmless.
 /// - Of all pods of the app, one commits at a time. When it dies another one takes over, within the [`lease`](Self::lease) and a
 ///   tenth of it; when it is shut down, at once. For as long as a pod that was paused does not know that it was deposed, two handlers may
-///   overlap: [`Delivery::term`] tells them apart.
+///   overlap: [`Delivery::term`] tells them apart. Once it knows, it drops the handlers that it runs.
 /// - Events come in the order of the log. With a [`concurrency`](Self::concurrency) above one, those of one key do.
 /// - An event that cannot be handled is tried for ever, and holds up those after it: `via_consumer_attempts` and one warning tell. With
 ///   [`max_attempts`](Self::max_attempts) it is given up then, and kept among the [dead letters](crate::Engine::dead_letters).

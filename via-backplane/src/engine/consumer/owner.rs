@@ -530,7 +530,6 @@ impl<'a, E: Event> Owner<'a, E> {
     }
 
     fn keep(&mut self, kept: Kept) {
-        let epoch = self.lease.as_ref().map(|lease| lease.cell().committed().epoch);
         match kept {
             Kept::Head(head) => {
                 let behind = head.offset.0.saturating_sub(self.committed.0);
@@ -540,7 +539,7 @@ impl<'a, E: Event> Owner<'a, E> {
             Kept::PinLost if self.over.is_none() => self.over = Some(Over::Again),
             Kept::PinLost | Kept::Unknown => {}
         }
-        let committed = Head { epoch: epoch.unwrap_or_default(), offset: self.committed };
+        let committed = Head { epoch: self.window.epoch(), offset: self.committed };
         self.upkeep = upkeep(self.runner, committed, UPKEEP);
     }
 

@@ -114,6 +114,12 @@ impl<E: Event> Runner<E> {
     fn stands(&self, standing: Standing) {
         let is_owner = matches!(standing, Standing::Owning { .. } | Standing::Blocked(_));
         self.seat.owns(is_owner);
+        if !is_owner {
+            // What this pod knew of it is another one's to tell now.
+            self.metrics.lag_events.set(0.0);
+            self.metrics.lag_seconds.set(0.0);
+            self.metrics.attempts.set(0.0);
+        }
         self.metrics.owner.set(f64::from(u8::from(is_owner)));
         self.metrics.blocked.set(f64::from(u8::from(matches!(standing, Standing::Blocked(_)))));
         self.board.show(standing);
