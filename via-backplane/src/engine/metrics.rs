@@ -307,7 +307,7 @@ pub const CATALOGUE: &[Metric] = &[
         CONSUMER_BLOCKED,
         Kind::Gauge,
         &["family", "consumer"],
-        "1 while the consumer goes no further until somebody does something: see the log",
+        "1 while the consumer goes no further until somebody does something: on its owner, or, if it waits for a newer binary, on every other pod",
     ),
     Metric::new(CONSUMER_HANDLED, Kind::Counter, &["family", "consumer"], "events this pod has handled"),
     Metric::new(

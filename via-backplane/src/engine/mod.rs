@@ -400,6 +400,7 @@ impl Engine {
             backplane_is_up: self.core.reach.is_up(),
             disconnected: self.core.tails.disconnected(),
             undecodable: self.core.cells.undecodable(),
+            stuck: self.core.consumers.stuck(),
             ..Health::default()
         };
         self.core.registry.add_health(&mut health);
@@ -473,6 +474,9 @@ pub struct Health {
     /// Cells whose stored value this binary cannot read: they serve the last value it could, and are not loaded if there was
     /// none, until somebody stores a value that decodes or removes this one.
     pub undecodable: Vec<CellKey>,
+    /// Consumers of this pod that lag and do not get on, as family and name: nothing was committed for a minute although there is something
+    /// to handle, or they go no further until somebody does something. One that lags and gets on is not among them.
+    pub stuck: Vec<String>,
 }
 
 /// The name of an engine-owned cell, outside the names users give.

@@ -38,6 +38,8 @@ use crate::{
 const MAX_AT_ONCE: usize = 64;
 /// How often an owner moves its pin on, and looks how far it is behind.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// A consumer that lags and has committed nothing for so long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Failures of one record after which somebody is told aloud.
 const LOUD_AFTER: u32 = 10;
 /// How much of a failure is written down, in characters.
@@ -77,6 +79,8 @@ pub(super) struct Owner<'a, E> {
     handled_since: Option<Duration>,
     upkeep: BoxFuture<'static, Kept>,
     over: Option<Over>,
+    /// Where it was when it got on last, or had nothing to do, and when that was.
+    got_on: (Offset, Duration),
     /// When this turn of its loop began.
     turn_began: Duration,
     shown_attempts: Cell<u32>,
@@ -157,6 +161,7 @@ impl<'a, E: Event> Owner<'a, E> {
             handled_since: None,
             upkeep: upkeep(runner, committed.head(), Duration::ZERO),
             over: None,
+            got_on: (committed.offset, runner.place.now()),
             turn_began: runner.place.now(),
             shown_attempts: Cell::new(u32::MAX),
             leave: watch::Sender::new(Leave { until: lease.begins_until(), is_over: false }),
@@ -535,6 +540,11 @@ impl<'a, E: Event> Owner<'a, E> {
                 let behind = head.offset.0.saturating_sub(self.committed.0);
                 self.runner.metrics.lag_events.set(behind as f64);
                 self.show_age();
+                let now = self.now();
+                if behind == 0 || self.got_on.0 != self.committed {
+                    self.got_on = (self.committed, now);
+                }
+                self.runner.seat.is_stuck(now - self.got_on.1 >= STUCK_AFTER);
             }
             Kept::PinLost if self.over.is_none() => self.over = Some(Over::Again),
             Kept::PinLost | Kept::Unknown => {}

@@ -69,7 +69,7 @@ impl<E: Event> Runner<E> {
             let contended = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                contended = self.place.contend(|cell| Self::may_run(cell)) => contended,
+                contended = self.place.contend(|cell| self.may_run(cell)) => contended,
             };
             let Some(lease) = contended else {
                 tracing::warn!(consumer = %self.name, "the consumer was forgotten; it does not run any more");
@@ -106,9 +106,13 @@ impl<E: Event> Runner<E> {
     }
 
     /// Whether this pod may run what it finds, and can decode what it begins with.
-    fn may_run(cell: &ConsumerCell) -> bool {
+    fn may_run(&self, cell: &ConsumerCell) -> bool {
         let knows = |needs: &Needs| needs.name == E::NAME && needs.version <= E::VERSION;
-        cell.is_active() && cell.needs.as_ref().is_none_or(knows)
+        let knows_it = cell.needs.as_ref().is_none_or(knows);
+        // Loud on every pod that waits for a newer one, because none of them runs it.
+        self.metrics.blocked.set(f64::from(u8::from(!knows_it)));
+        self.seat.is_stuck(!knows_it);
+        cell.is_active() && knows_it
     }
 
     fn stands(&self, standing: Standing) {
@@ -121,7 +125,9 @@ impl<E: Event> Runner<E> {
             self.metrics.attempts.set(0.0);
         }
         self.metrics.owner.set(f64::from(u8::from(is_owner)));
-        self.metrics.blocked.set(f64::from(u8::from(matches!(standing, Standing::Blocked(_)))));
+        let is_blocked = matches!(standing, Standing::Blocked(_));
+        self.metrics.blocked.set(f64::from(u8::from(is_blocked)));
+        self.seat.is_stuck(is_blocked);
         self.board.show(standing);
     }
 
@@ -129,7 +135,7 @@ impl<E: Event> Runner<E> {
     async fn hold(&self, mut lease: Lease, stop: &Stop) -> Left {
         let mut said = None;
         loop {
-            if stop.is_cancelled() || !Self::may_run(lease.cell()) {
+            if stop.is_cancelled() || !self.may_run(lease.cell()) {
                 self.give_back(lease, None, stop).await;
                 return Left::ToAnybody;
             }

@@ -61,6 +61,8 @@ pub(in crate::engine) struct Seats {
 
 /// A consumer's seat on this pod.
 pub(super) struct Seat {
+    /// As people read it.
+    name: String,
     lease: Duration,
     state: Mutex<State>,
     asked: Notify,
@@ -73,6 +75,8 @@ pub(super) struct Seat {
 struct State {
     is_owned: bool,
     is_asked: bool,
+    /// It lags and does not get on.
+    is_stuck: bool,
 }
 
 impl Seats {
@@ -92,7 +96,7 @@ impl Seats {
         }
         let (state, asked) = (Mutex::default(), Notify::new());
         let (owned, changed) = (self.owned.clone(), self.changed.clone());
-        let seat = Arc::new(Seat { lease, state, asked, owned, changed });
+        let seat = Arc::new(Seat { name: format!("{family}/{name}"), lease, state, asked, owned, changed });
         seats.insert(full_name, seat.clone());
         drop(seats);
         if is_first {
@@ -118,6 +122,13 @@ impl Seats {
             owned: owned.map(|(name, _)| name.clone()).collect(),
             registered: seats.keys().cloned().collect(),
         }
+    }
+
+    /// Those that lag and do not get on, as far as this pod knows.
+    pub(in crate::engine) fn stuck(&self) -> Vec<String> {
+        let seats = self.seats.lock();
+        let is_stuck = |(_, seat): &(&String, &Arc<Seat>)| seat.state.lock().is_stuck;
+        seats.iter().filter(is_stuck).map(|(_, seat)| seat.name.clone()).collect()
     }
 
     fn ask(&self, name: &str) {
@@ -146,6 +157,11 @@ impl Seat {
             _ => return,
         };
         self.changed.notify_one();
+    }
+
+    /// Says whether it lags and does not get on.
+    pub(super) fn is_stuck(&self, is_stuck: bool) {
+        self.state.lock().is_stuck = is_stuck;
     }
 
     /// Answers once another pod should run it.

@@ -3,6 +3,7 @@
 mod faults;
 mod handlers;
 mod letters;
+mod loudness;
 mod operators;
 mod owners;
 mod spreading;
