@@ -7,6 +7,18 @@ use crate::{Head, Rev};
 /// A cause of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
+/// An error with its causes, on one line.
+pub(crate) fn described(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// Whether repeating a failed call is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::{
     Core,
     cell::{Replay, Watched},
-    tail::Tail,
+    tail::{Tail, silent_end},
 };
 use crate::{BackendError, BoxError, CellKey, CellSelector, Change, ErrorKind, Incarnation, Rev};
 
@@ -170,8 +170,4 @@ fn recreated() -> BackendError {
 
 fn lagging() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "a load lagged behind the watch")
-}
-
-fn silent_end() -> BackendError {
-    BackendError::new(ErrorKind::Unavailable, "the watch ended without saying why")
 }

@@ -1,9 +1,11 @@
 //! Consumers: effects that run on one pod at a time, at least once (PROTOCOL §5).
 //!
 //! Read in this order: `cell.rs` (what is stored), `stillness.rs` and `lease.rs` (who may run it), `window.rs` (what was begun and
-//! handled), `source.rs` (where records come from), `owner.rs` (the work), `runner.rs` (the task), `on_event.rs` (how one comes to be), `operate.rs` (what operators do),
-//! `spread.rs` (who runs how many), `letters.rs`, `dead.rs` and `redrive.rs` (what was given up).
+//! handled), `source.rs` (where records come from), `attempt.rs` (one run of a handler), `owner.rs` (the work), `runner.rs` (the task),
+//! `on_event.rs` (how a consumer comes to be), `operate.rs` (what operators do), `spread.rs` (which pod runs how many), `letters.rs`,
+//! `dead.rs` and `redrive.rs` (what was given up).
 
+mod attempt;
 mod cell;
 mod dead;
 mod delivery;

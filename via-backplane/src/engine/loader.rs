@@ -19,6 +19,7 @@ use super::{
     projection::{Halt, HaltReason, Panicked, Published},
     retry::Delays,
     snapshots::{Generation, Header},
+    tail::silent_end,
 };
 use crate::{
     BackendError, Epoch, ErrorKind, Event, Fold, FoldState, Key, Offset, ReadRange, Resume, Retry, Selector,
@@ -337,10 +338,6 @@ impl<S: FoldState> Load<S> {
             }
         }
     }
-}
-
-fn silent_end() -> BackendError {
-    BackendError::new(ErrorKind::Unavailable, "the subscription ended without saying why")
 }
 
 /// What an engine's cell that cannot be read is to a load: a backplane that is away, if trying again may help.

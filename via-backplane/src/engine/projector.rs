@@ -26,7 +26,7 @@ use super::{
     orders::{Inbox, Order},
     projection::{Halt, HaltReason},
     supervisor::Stop,
-    tail::Tail,
+    tail::{Tail, silent_end},
 };
 use crate::{
     BackendError, Batch, BoxError, Cursor, Epoch, ErrorKind, Event, Fold, FoldState, Head, Key, Offset,
@@ -330,8 +330,4 @@ where
 
 fn went_back() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "the log's head went back while its tail was opened")
-}
-
-fn silent_end() -> BackendError {
-    BackendError::new(ErrorKind::Unavailable, "the subscription ended without saying why")
 }

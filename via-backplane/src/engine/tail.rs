@@ -18,7 +18,7 @@ use super::{
     metrics::{RECONNECTS, TAILER_UP},
     retry::Delays,
 };
-use crate::{BackendError, Retry};
+use crate::{BackendError, ErrorKind, Retry};
 
 /// The least a tail waits before it is opened again.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
@@ -26,6 +26,11 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// Different errors of one outage that are remembered, so that each is said once.
 const MAX_SAID: usize = 8;
+
+/// What a tail or a watch has come to that ended without an error, which none may (L4, S5).
+pub(super) fn silent_end() -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, "it ended without saying why")
+}
 
 /// Every tail and watch of this pod, by name.
 #[derive(Debug, Default)]

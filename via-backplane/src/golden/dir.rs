@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::difference;
+use crate::error::described;
 
 /// The variable that says what may be written.
 const VARIABLE: &str = "VIA_GOLDEN";
@@ -196,14 +197,8 @@ impl Reading {
         self
     }
 
-    pub(super) fn fails(self, error: &dyn Error, advice: &str) -> Self {
-        let mut errors = error.to_string();
-        let mut next = error.source();
-        while let Some(error) = next {
-            write!(errors, ": {error}").expect("writing to a string does not fail");
-            next = error.source();
-        }
-        self.fails_plainly(&errors, advice)
+    pub(super) fn fails(self, error: &(dyn Error + 'static), advice: &str) -> Self {
+        self.fails_plainly(&described(error), advice)
     }
 
     pub(super) fn fails_plainly(mut self, error: &str, advice: &str) -> Self {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Cursor, Epoch, Offset, RecordId, Selector, engine::owned_cell::Owned};
+use crate::{Cursor, Epoch, Family, Offset, RecordId, Selector, engine::owned_cell::Owned};
 
 /// Records whose attempts are kept at a time: a consumer begins no more.
 pub(super) const MAX_ATTEMPTED: usize = 1_024;
@@ -232,6 +232,12 @@ impl ConsumerCell {
     }
 }
 
+/// The name of a consumer among those of all families; it is also which of the dead letters are its own.
+pub(super) fn full_name(family: &Family, consumer: &str) -> String {
+    // The length keeps `a/b` and `c` from `a` and `b/c`.
+    format!("{}/{family}/{consumer}", family.as_str().len())
+}
+
 impl Retired {
     /// What had been committed when it was retired.
     pub(super) fn at(&self) -> Cursor {
@@ -263,7 +269,7 @@ mod tests {
     }
 
     fn of() -> Selector {
-        Selector::Family(crate::Family::new("orders").expect("a valid name"))
+        Selector::Family(Family::new("orders").expect("a valid name"))
     }
 
     fn owner(bits: u128) -> Owner {
@@ -329,5 +335,11 @@ mod tests {
         cell.note_attempts((0..5_000).map(|offset| (Offset(offset), 1)), Offset(5_000), "");
         assert_eq!(cell.attempted.len(), MAX_ATTEMPTED);
         assert_eq!(cell.attempted[0].offset, 1, "nothing is below what was committed");
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let family = |name| Family::new(name).expect("a valid name");
+        assert_ne!(full_name(&family("a/b"), "c"), full_name(&family("a"), "b/c"));
     }
 }

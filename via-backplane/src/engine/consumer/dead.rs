@@ -11,14 +11,15 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::{
-    letters::{Burial, FAMILY, Happened, Letter, Letters, MAX_LETTERS, Place, Raw, instance_of, key_of},
+    cell::full_name,
+    letters::{Burial, FAMILY, Happened, Letter, Letters, MAX_LETTERS, Place, Raw, key_of},
     on_event::ConsumerError,
-    owner::described,
 };
 use crate::{
     BoxError, DecodeError, EventId, Family, Head, Key, RegisterError, Retry,
     engine::{Changes, Core, DecideError, Engine, Events},
     envelope::{self, Envelope, EnvelopeError},
+    error::described,
 };
 
 /// How long telling somebody of an event that is given up may take, and writing it down.
@@ -159,7 +160,7 @@ impl DeadLetters {
             RegisterError::InvalidKey { source, .. } => ConsumerError::InvalidName(source),
             other => ConsumerError::Reserved(other),
         })?;
-        let state = all.instance(instance_of(of, consumer))?;
+        let state = all.instance(full_name(of, consumer))?;
         Ok(Self { of: of.clone(), consumer: consumer.into(), state })
     }
 

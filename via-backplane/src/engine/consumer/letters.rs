@@ -198,12 +198,6 @@ impl Fold<Letters> for Happened {
     }
 }
 
-/// Which of the dead letters are a consumer's.
-pub(super) fn instance_of(family: &Family, consumer: &str) -> String {
-    // The length keeps `a/b` and `c` from `a` and `b/c`.
-    format!("{}/{family}/{consumer}", family.as_str().len())
-}
-
 /// Whose event a letter is about.
 pub(super) fn key_of(family: &Family, burial: &Burial) -> Result<Key, InvalidKey> {
     match &burial.instance {
@@ -299,11 +293,5 @@ mod tests {
         fold(&mut letters, Happened::Dropped { places: vec![place(7)] });
         assert!(letters.has_room(6));
         assert!(!letters.has_room(MAX_LETTER_BYTES));
-    }
-
-    #[test]
-    fn names_are_told_apart() {
-        let family = |name| Family::new(name).expect("a valid name");
-        assert_ne!(instance_of(&family("a/b"), "c"), instance_of(&family("a"), "b/c"));
     }
 }

@@ -16,8 +16,8 @@ use super::{
     standing::{Board, Progress, Standing},
 };
 use crate::{
-    BackendError, BoxError, Cursor, Event, Expected, Family, InvalidKey, Key, Offset, RecordId,
-    RegisterError, Retry, Selector,
+    BackendError, BoxError, Cursor, Event, Expected, Family, InvalidKey, Key, Offset, RegisterError, Retry,
+    Selector,
     engine::{
         Core,
         control::{Control, MAX_CONSUMERS, Registered},
@@ -462,12 +462,7 @@ impl Registration<'_> {
     /// Pins where it begins; answers that.
     async fn pin(&self, start_at: StartAt) -> Result<Cursor, ConsumerError> {
         let head = self.control.head().await.map_err(ConsumerError::Backend)?;
-        let before_it = match start_at {
-            StartAt::Genesis => Offset::BEGIN,
-            StartAt::Now => head.offset,
-            StartAt::Offset(offset) => Offset(offset.0.saturating_sub(1)),
-        };
-        let start = Cursor { epoch: head.epoch, offset: before_it, id: RecordId::default() };
+        let start = start_at.cursor(head);
         match self.control.register(self.name, needed(&start)).await {
             // One that was pinned and has no cell was about to be registered by a pod that died: it begins where that wanted.
             Ok(Registered::Pinned(pin)) => {

@@ -9,7 +9,7 @@ use super::{
     runner::{control_failed, needed},
 };
 use crate::{
-    CasError, Cursor, Family, Head, InvalidKey, Key, Offset, ReadRange, RecordId, Selector,
+    CasError, Family, Head, InvalidKey, Key, Offset, ReadRange, Selector,
     engine::{
         Core, Engine,
         control::{Control, ControlError, MAX_CONSUMER_BYTES, Moved, Registered},
@@ -232,17 +232,12 @@ impl NamedConsumer {
         self.load().await?;
         let control = control_of(&self.core, &self.family);
         let head = control.head().await.map_err(ConsumerError::Backend)?;
-        let offset = match to {
-            StartAt::Genesis => Offset::BEGIN,
-            StartAt::Now => head.offset,
-            StartAt::Offset(offset) => Offset(offset.0.saturating_sub(1)),
-        };
-        let target = Cursor { epoch: head.epoch, offset, id: RecordId::default() };
+        let target = to.cursor(head);
         // Before and after: until the cell says so, its owner may move the pin on.
         keep_from(&control, &self.name, needed(&target)).await?;
         self.change(|cell| cell.seek(target)).await?;
         keep_from(&control, &self.name, needed(&target)).await?;
-        tracing::warn!(family = %self.family, consumer = %self.name, %offset, "a consumer goes on after this offset");
+        tracing::warn!(family = %self.family, consumer = %self.name, after = %target.offset, "a consumer was told where to go on");
         Ok(())
     }
 

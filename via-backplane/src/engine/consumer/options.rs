@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{cell::MAX_ATTEMPTED, dead::Sink};
-use crate::Offset;
+use crate::{Cursor, Head, Offset, RecordId};
 
 /// Where a consumer begins that was never there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,18 @@ pub enum StartAt {
     Now,
     /// With the first event at or above this offset of the present log.
     Offset(Offset),
+}
+
+impl StartAt {
+    /// Where a consumer stands that begins there, in a log whose head this is: on no record.
+    pub(super) fn cursor(self, head: Head) -> Cursor {
+        let before = match self {
+            Self::Genesis => Offset::BEGIN,
+            Self::Now => head.offset,
+            Self::Offset(offset) => Offset(offset.0.saturating_sub(1)),
+        };
+        Cursor { epoch: head.epoch, offset: before, id: RecordId::default() }
+    }
 }
 
 /// See the methods of [`OnEvent`](super::OnEvent).

@@ -6,10 +6,10 @@
 use std::{cell::Cell, collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use metrics::Histogram;
 use tokio::sync::watch;
 
 use super::{
+    attempt::{Attempts, Ended, Outcome, attempt_of},
     cell::ConsumerCell,
     dead::{give_up, raw},
     delivery::Delivery,
@@ -17,7 +17,7 @@ use super::{
     letters::{Burial, Letter, Place},
     options::Options,
     redrive::{self, Leave},
-    runner::{Handler, Runner},
+    runner::Runner,
     source::{Replaced, Source, Taken},
     standing::Block,
     window::{SlotId, Window},
@@ -25,13 +25,14 @@ use super::{
 use crate::{
     Change, Event, Head, Offset, Watch,
     engine::{
-        Changes, Core,
+        Changes,
         control::Moved,
         decode::{Problem, decode, open},
         retry::Delays,
-        supervisor::{self, Stop},
+        supervisor::Stop,
     },
     envelope::{self, Envelope},
+    error::described,
 };
 
 /// Attempts that end at once before other tasks of this thread get their turn.
@@ -44,8 +45,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 const LOUD_AFTER: u32 = 10;
 /// How much of a failure is written down, in characters.
 const MAX_CAUSE: usize = 256;
-/// Of handlers that end without waiting, one in this many is timed: two clock reads would cost more than such a one.
-const TIMED_ONE_IN: u32 = 64;
 
 /// An owner of a consumer, at work.
 pub(super) struct Owner<'a, E> {
@@ -108,9 +107,6 @@ struct Written {
     outcome: Result<(), Lost>,
 }
 
-/// How an attempt ended.
-pub(super) type Outcome = Result<(), String>;
-
 /// What an owner has learned of its family.
 enum Kept {
     Head(Head),
@@ -135,8 +131,7 @@ pub(super) enum Over {
 impl<'a, E: Event> Owner<'a, E> {
     pub(super) fn new(runner: &'a Runner<E>, lease: Lease, watch: Option<Watch>) -> Self {
         let committed = lease.cell().committed();
-        let source =
-            Source::new(runner.core.clone(), runner.selector.clone(), committed, &runner.full_name());
+        let source = Source::new(runner.core.clone(), runner.selector.clone(), committed, runner.seat.name());
         Self {
             attempts: runner.attempts(),
             begins_until: lease.begins_until(),
@@ -612,79 +607,6 @@ impl Reading {
         *self = if taken.is_ok() { Self::Rests(Box::new(source)) } else { Self::Ended };
         taken
     }
-}
-
-/// What it takes to run a handler.
-#[derive(Clone)]
-pub(super) struct Attempts<E> {
-    pub(super) core: Core,
-    pub(super) handler: Handler<E>,
-    pub(super) at_most: Duration,
-    pub(super) seconds: Histogram,
-}
-
-/// A run of a handler.
-pub(super) enum Ended {
-    Now(Outcome),
-    Later(BoxFuture<'static, Outcome>),
-}
-
-/// One run of the handler: a panic and a timeout are failures like any other.
-///
-/// It is polled here once, so that one that ends without waiting needs neither a timer nor a place in a queue; one that waits is polled
-/// once more than it must be.
-pub(super) fn attempt_of<E: Event>(attempts: &Attempts<E>, delivery: Delivery<E>) -> Ended {
-    let at_most = attempts.at_most;
-    let is_timed = attempts.core.times_this_one(TIMED_ONE_IN);
-    let started = is_timed.then(|| (attempts.seconds.clone(), tokio::time::Instant::now()));
-    let time = |started: Option<(Histogram, tokio::time::Instant)>| {
-        if let Some((seconds, started)) = started {
-            seconds.record(started.elapsed().as_secs_f64());
-        }
-    };
-    let handler = &attempts.handler;
-    // Calling it runs the user's code as well.
-    let begun = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut handling = handler(delivery);
-        match (&mut handling).now_or_never() {
-            Some(outcome) => Ok(outcome),
-            None => Err(handling),
-        }
-    }));
-    match begun {
-        Ok(Ok(outcome)) => {
-            time(started);
-            Ended::Now(outcome.map_err(|error| described(&*error)))
-        }
-        Ok(Err(handling)) => Ended::Later(
-            async move {
-                let handled = tokio::time::timeout(at_most, AssertUnwindSafe(handling).catch_unwind()).await;
-                time(started);
-                match handled {
-                    Ok(Ok(outcome)) => outcome.map_err(|error| described(&*error)),
-                    Ok(Err(panic)) => Err(panicked(&*panic)),
-                    Err(_) => Err(format!("the handler did not end within {at_most:?}")),
-                }
-            }
-            .boxed(),
-        ),
-        Err(panic) => Ended::Now(Err(panicked(&*panic))),
-    }
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
-    format!("the handler panicked: {}", supervisor::message(panic))
-}
-
-/// An error with its causes, on one line.
-pub(super) fn described(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// What it takes to decode a record that this pod cannot.

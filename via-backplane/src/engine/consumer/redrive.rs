@@ -6,10 +6,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::watch;
 
 use super::{
+    attempt::{Ended, attempt_of},
     dead::{DeadLetters, Sink, give_up, raw},
     delivery::Delivery,
     letters::{Burial, Letter, key_of},
-    owner::{Ended, attempt_of},
     runner::Runner,
 };
 use crate::{

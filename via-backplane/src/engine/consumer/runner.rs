@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 
 use super::{
+    attempt::Attempts,
     cell::{ConsumerCell, Needs},
     dead::DeadLetters,
     delivery::Delivery,
@@ -12,7 +13,7 @@ use super::{
     on_event::ConsumerError,
     operate::keep_from,
     options::Options,
-    owner::{Attempts, Over, Owner},
+    owner::{Over, Owner},
     spread::Seat,
     standing::{Block, Board, Standing},
 };
@@ -98,11 +99,6 @@ impl<E: Event> Runner<E> {
             at_most: self.options.handler_timeout,
             seconds: self.metrics.handler_seconds.clone(),
         }
-    }
-
-    /// The consumer's name with its family's.
-    pub(super) fn full_name(&self) -> String {
-        format!("{}/{}", self.selector.family(), self.name)
     }
 
     /// Whether this pod may run what it finds, and can decode what it begins with.

@@ -4,7 +4,11 @@ use futures_util::StreamExt as _;
 
 use crate::{
     BackendError, Batch, Cursor, ErrorKind, Head, Offset, RecordId, Resume, Selector, Subscription,
-    engine::{Core, decode::identity, tail::Tail},
+    engine::{
+        Core,
+        decode::identity,
+        tail::{Tail, silent_end},
+    },
 };
 
 /// A tail of a consumer's records. It comes back by itself where the backplane was away, and misses nothing.
@@ -127,8 +131,4 @@ impl Source {
         self.is_verified = true;
         first.offset == self.cursor.offset && identity(&first) == self.cursor.id
     }
-}
-
-fn silent_end() -> BackendError {
-    BackendError::new(ErrorKind::Unavailable, "the subscription ended without saying why")
 }

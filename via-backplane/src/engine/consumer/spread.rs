@@ -17,13 +17,14 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::cell::full_name;
 use crate::{
     BackendError, BoxError, CellKey, CellSelector, Change, ErrorKind, Expected, Family, Ttl,
     engine::{
         Core,
         owned_cell::{self, Held, Owned, Put},
         supervisor::{OnStop, Stop},
-        tail::Tail,
+        tail::{Tail, silent_end},
     },
     internal_cell,
 };
@@ -61,7 +62,6 @@ pub(in crate::engine) struct Seats {
 
 /// A consumer's seat on this pod.
 pub(super) struct Seat {
-    /// As people read it.
     name: String,
     lease: Duration,
     state: Mutex<State>,
@@ -128,7 +128,7 @@ impl Seats {
     pub(in crate::engine) fn stuck(&self) -> Vec<String> {
         let seats = self.seats.lock();
         let is_stuck = |(_, seat): &(&String, &Arc<Seat>)| seat.state.lock().is_stuck;
-        seats.iter().filter(is_stuck).map(|(_, seat)| seat.name.clone()).collect()
+        seats.iter().filter(is_stuck).map(|(_, seat)| seat.name().to_owned()).collect()
     }
 
     fn ask(&self, name: &str) {
@@ -159,6 +159,11 @@ impl Seat {
         self.changed.notify_one();
     }
 
+    /// The family's name and its own, as people read them.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Says whether it lags and does not get on.
     pub(super) fn is_stuck(&self, is_stuck: bool) {
         self.state.lock().is_stuck = is_stuck;
@@ -181,10 +186,6 @@ impl Seat {
 pub(super) fn modesty(owned: &AtomicUsize) -> Duration {
     let owned = u32::try_from(owned.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
     MODESTY.saturating_mul(owned).min(MOST_MODESTY)
-}
-
-fn full_name(family: &Family, name: &str) -> String {
-    format!("{}/{family}/{name}", family.as_str().len())
 }
 
 /// What this pod should give up, so that no other one that would run it runs two fewer.
@@ -259,8 +260,7 @@ impl Spread {
             tokio::select! {
                 biased;
                 change = changes.next() => {
-                    let silent = || Err(BackendError::new(ErrorKind::Unavailable, "the watch ended without saying why"));
-                    match change.unwrap_or_else(silent) {
+                    match change.unwrap_or_else(|| Err(silent_end())) {
                         Ok(change) => self.hear(change).await,
                         Err(error) => return error,
                     }

@@ -35,13 +35,14 @@ impl Refused {
 
 /// Waits until there are as many letters as `wanted` says.
 async fn until(letters: &DeadLetters, wanted: impl Fn(&[DeadLetter]) -> bool) -> Vec<DeadLetter> {
+    let mut changes = letters.changes();
     let reached = async {
         loop {
             let now = letters.list().await;
             if wanted(&now) {
                 return now;
             }
-            sleep(Duration::from_millis(10)).await;
+            assert!(changes.changed().await, "the engine lives");
         }
     };
     match timeout(LONG, reached).await {
