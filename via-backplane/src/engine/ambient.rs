@@ -133,6 +133,14 @@ pub struct Rules {
     pub take_what_was_timed: bool,
     /// §5: an owner begins nothing later than two thirds of its lease.
     pub begin_within_lease: bool,
+    /// §5: a successor begins once nothing more is committed by the consumer whose place it takes.
+    pub succeed_what_rests: bool,
+    /// §5: an owner that went without a word has attempted the first record that is not committed.
+    pub count_deaths: bool,
+    /// §5: only pods that know the event which the last owner did not contend.
+    pub contend_if_known: bool,
+    /// §5: a dead letter is known by the place of its record; without it, by who gave it up.
+    pub know_letters_by_place: bool,
     /// §7: a load reads up to a head that was asked for after its key's records began to be kept.
     pub load_to_head: bool,
     /// §7: a key's records are kept for it while it is being loaded.
@@ -167,6 +175,10 @@ impl Rules {
         count_answered_looks: true,
         take_what_was_timed: true,
         begin_within_lease: true,
+        succeed_what_rests: true,
+        count_deaths: true,
+        contend_if_known: true,
+        know_letters_by_place: true,
         load_to_head: true,
         buffer_while_loading: true,
         spare_loads: true,

@@ -23,6 +23,7 @@ mod source;
 mod spread;
 mod standing;
 mod stillness;
+mod succession;
 mod window;
 
 pub use dead::{DeadLetter, DeadLetterError, DeadLetters, UnreadableLetter, Which};

@@ -1,5 +1,7 @@
 //! A consumer's cell as it is stored, and what may be made of it (PROTOCOL §5).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{Cursor, Epoch, Family, Offset, RecordId, Selector, engine::owned_cell::Owned};
@@ -38,8 +40,8 @@ pub(super) struct ConsumerCell {
     pub(super) spread: u32,
     #[prost(bool, tag = "10")]
     pub(super) paused: bool,
-    #[prost(message, optional, tag = "11")]
-    pub(super) retired: Option<Retired>,
+    #[prost(string, tag = "11")]
+    successor: String,
     #[prost(message, optional, tag = "12")]
     pub(super) needs: Option<Needs>,
     #[prost(string, tag = "13")]
@@ -48,6 +50,8 @@ pub(super) struct ConsumerCell {
     instance: String,
     #[prost(string, tag = "17")]
     error: String,
+    #[prost(uint64, tag = "18")]
+    lease_millis: u64,
 }
 
 /// A record that was attempted and not handled.
@@ -57,19 +61,6 @@ struct Attempted {
     offset: u64,
     #[prost(uint32, tag = "2")]
     attempts: u32,
-}
-
-/// Another consumer goes on from here.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct Retired {
-    #[prost(uint64, tag = "1")]
-    pub(super) at: u64,
-    #[prost(string, tag = "2")]
-    pub(super) successor: String,
-    #[prost(bytes = "bytes", tag = "3")]
-    epoch: Bytes,
-    #[prost(bytes = "bytes", tag = "4")]
-    id: Bytes,
 }
 
 /// An event that the last owner could not decode.
@@ -128,7 +119,7 @@ impl ConsumerCell {
 
     /// Whether anybody may run it.
     pub(super) fn is_active(&self) -> bool {
-        !self.paused && self.retired.is_none() && self.successor_of.is_empty()
+        !self.paused && self.successor.is_empty() && self.successor_of.is_empty()
     }
 
     /// Waits for its turn: it takes the place of a consumer that is not retired yet, as far as is written here.
@@ -148,19 +139,19 @@ impl ConsumerCell {
         self.seek(at);
     }
 
-    /// Hands over to another consumer for good. What is in flight may be handled by both.
+    /// Hands over to another consumer for good: nobody but that one takes it any more, and it begins after what is committed then.
     pub(super) fn retire(&mut self, successor: &str) {
-        self.retired = Some(Retired {
-            at: self.committed,
-            successor: successor.to_owned(),
-            epoch: self.epoch.clone(),
-            id: self.committed_id.clone(),
-        });
+        successor.clone_into(&mut self.successor);
+    }
+
+    /// The consumer that has taken its place, or is about to.
+    pub(super) fn retired_by(&self) -> Option<&str> {
+        (!self.successor.is_empty()).then_some(self.successor.as_str())
     }
 
     /// Takes it over, from nobody or from an owner that has gone without a word: then whatever that had begun counts as attempted.
-    /// `spread` is how many records the new owner may begin at once.
-    pub(super) fn claim(&mut self, owner: &Owner, spread: u32) {
+    /// `spread` is how many records the new owner may begin at once, and `lease` how long it holds it without a word.
+    pub(super) fn claim(&mut self, owner: &Owner, spread: u32, lease: Duration) {
         if !self.is_free() && !self.is_owned_by(owner) {
             self.deaths = self.deaths.saturating_add(1);
         }
@@ -169,7 +160,13 @@ impl ConsumerCell {
         }
         self.term += 1;
         self.owner = owner.0.clone();
+        self.lease_millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         self.needs = None;
+    }
+
+    /// How long its owner holds it without a word, whatever others would.
+    pub(super) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_millis)
     }
 
     /// Gives it up, with everything in order.
@@ -238,13 +235,6 @@ pub(super) fn full_name(family: &Family, consumer: &str) -> String {
     format!("{}/{family}/{consumer}", family.as_str().len())
 }
 
-impl Retired {
-    /// What had been committed when it was retired.
-    pub(super) fn at(&self) -> Cursor {
-        cursor(&self.epoch, self.at, &self.id)
-    }
-}
-
 fn cursor(epoch: &Bytes, offset: u64, id: &Bytes) -> Cursor {
     let id = id.as_ref().try_into().map(RecordId).unwrap_or_default();
     let epoch = epoch.as_ref().try_into().map(u128::from_be_bytes).unwrap_or_default();
@@ -263,6 +253,7 @@ mod tests {
     use super::*;
 
     const EPOCH: Epoch = Epoch(7);
+    const LEASE: Duration = Duration::from_secs(20);
 
     fn at(offset: u64) -> Cursor {
         Cursor { epoch: EPOCH, offset: Offset(offset), id: RecordId([offset as u8; 16]) }
@@ -279,15 +270,15 @@ mod tests {
     #[test]
     fn a_takeover_after_a_death_is_an_attempt_of_the_first_record_alone() {
         let mut cell = ConsumerCell::new(&of(), at(10));
-        cell.claim(&owner(1), 10);
+        cell.claim(&owner(1), 10, LEASE);
         assert_eq!((cell.term, cell.attempts(Offset(11), true)), (1, 0));
-        cell.claim(&owner(2), 10);
-        cell.claim(&owner(3), 10);
+        cell.claim(&owner(2), 10, LEASE);
+        cell.claim(&owner(3), 10, LEASE);
         assert_eq!((cell.term, cell.attempts(Offset(11), true), cell.attempts(Offset(12), false)), (3, 2, 0));
         cell.note_attempts([(Offset(11), 4), (Offset(12), 1)], Offset(12), "refused");
         assert_eq!(cell.error(), Some("refused"));
         assert_eq!((cell.attempts(Offset(11), true), cell.attempts(Offset(12), false)), (4, 1));
-        cell.claim(&owner(4), 10);
+        cell.claim(&owner(4), 10, LEASE);
         assert_eq!(cell.attempts(Offset(11), true), 5);
         cell.commit(at(11));
         assert_eq!(
@@ -300,11 +291,11 @@ mod tests {
     #[test]
     fn what_is_released_is_taken_by_anybody_and_counts_as_no_attempt() {
         let mut cell = ConsumerCell::new(&of(), at(0));
-        cell.claim(&owner(1), 10);
+        cell.claim(&owner(1), 10, LEASE);
         assert!(cell.is_owned_by(&owner(1)) && !cell.is_free() && !cell.is_owned_by(&owner(2)));
         cell.release();
         assert!(cell.is_free());
-        cell.claim(&owner(2), 10);
+        cell.claim(&owner(2), 10, LEASE);
         assert_eq!((cell.term, cell.attempts(Offset(1), true)), (2, 0));
     }
 
@@ -312,8 +303,8 @@ mod tests {
     fn a_seek_begins_afresh() {
         let mut cell = ConsumerCell::new(&of(), Cursor::begin(EPOCH));
         assert_eq!(cell.committed(), Cursor::begin(EPOCH));
-        cell.claim(&owner(1), 10);
-        cell.claim(&owner(2), 10);
+        cell.claim(&owner(1), 10, LEASE);
+        cell.claim(&owner(2), 10, LEASE);
         cell.note_attempts([(Offset(1), 9)], Offset(1), "");
         cell.seek(at(50));
         assert_eq!((cell.committed(), cell.attempts(Offset(51), true)), (at(50), 0));

@@ -1,5 +1,7 @@
 //! Examples of what consumers store, to the byte: whatever is in a store must stay readable.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{
@@ -13,6 +15,8 @@ use crate::{
 
 use crate::engine::golden_file::check;
 
+const LEASE: Duration = Duration::from_secs(20);
+
 fn at(offset: u64) -> Cursor {
     Cursor { epoch: Epoch(0x0102_0304), offset: Offset(offset), id: RecordId([7; 16]) }
 }
@@ -22,9 +26,9 @@ fn left() -> ConsumerCell {
     let family = Family::new("orders").expect("a valid name");
     let key = Key::instance(&family, "eu").expect("a valid name");
     let mut cell = ConsumerCell::new(&Selector::Key(key), at(90));
-    cell.claim(&Owner::of(1), 513);
+    cell.claim(&Owner::of(1), 513, LEASE);
     cell.note_attempts([(Offset(91), 3), (Offset(95), 1)], Offset(99), "the endpoint is closed");
-    cell.claim(&Owner::of(2), 513);
+    cell.claim(&Owner::of(2), 513, LEASE);
     cell
 }
 

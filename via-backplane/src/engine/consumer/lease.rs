@@ -74,7 +74,7 @@ impl Place {
         owned_cell::load(self.backplane.store(), &self.key).await
     }
 
-    async fn put(
+    pub(super) async fn put(
         &self,
         at: &Held<ConsumerCell>,
         value: ConsumerCell,
@@ -128,7 +128,8 @@ impl Place {
                 }
             };
             let still = stillness.found(found.rev, sent, self.now());
-            let is_left = still >= self.lasts;
+            // Its owner may have been told to hold it for longer.
+            let is_left = still >= self.lasts.max(found.value.lease());
             let found = if is_left { self.as_timed(found).await } else { found };
             let is_free = found.value.is_free() || found.value.is_owned_by(&self.owner) || is_left;
             if is_free && may(&found.value) {
@@ -160,7 +161,10 @@ impl Place {
     /// Takes the consumer at the revision that was found.
     async fn take(&self, found: &Held<ConsumerCell>) -> Result<Put<ConsumerCell>, OwnedError> {
         let mut value = found.value.clone();
-        value.claim(&self.owner, self.spread);
+        if !self.ambient.rules().count_deaths {
+            value.release();
+        }
+        value.claim(&self.owner, self.spread, self.lasts);
         self.put(found, value).await
     }
 
@@ -179,6 +183,20 @@ impl Place {
     /// Waits before another look, for no longer than there is between two looks.
     async fn rest(&self, rests: &mut Delays) {
         tokio::time::sleep(rests.next().min(self.look_every())).await;
+    }
+
+    /// Waits until the cell is at another revision, or gone; cancel-safe.
+    pub(super) async fn changes(&self, known: Rev) {
+        let mut rests = Delays::new(SHORTEST_REST, self.look_every(), self.ambient.seed());
+        loop {
+            let heard = self.wait_for_a_change(known).await;
+            if self.load().await.is_ok_and(|found| found.is_none_or(|found| found.rev > known)) {
+                return;
+            }
+            if heard.is_err() {
+                self.rest(&mut rests).await;
+            }
+        }
     }
 
     /// Waits until the cell is at another revision, as far as the store tells, or until it is time for another look.

@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::watch;
 
 use super::{
-    cell::{ConsumerCell, Owner, Retired},
+    cell::{ConsumerCell, Owner},
     dead::{DeadLetter, DeadLetters},
     delivery::Delivery,
     lease::Place,
@@ -14,6 +14,7 @@ use super::{
     options::{MAX_COMMIT_RECORDS, MAX_CONCURRENCY, Options, SHORTEST_LEASE, StartAt},
     runner::{Handler, Runner, needed},
     standing::{Board, Progress, Standing},
+    succession::{retire, retired},
 };
 use crate::{
     BackendError, BoxError, Cursor, Event, Expected, Family, InvalidKey, Key, Offset, RegisterError, Retry,
@@ -23,7 +24,7 @@ use crate::{
         control::{Control, MAX_CONSUMERS, Registered},
         losses::{as_backend, contended},
         metrics::OfConsumer,
-        owned_cell::{self, Change, ChangeError, Held, OwnedError},
+        owned_cell::{self, ChangeError, OwnedError},
         retry::Delays,
         supervisor::OnStop,
     },
@@ -186,12 +187,12 @@ impl<E: Event> OnEvent<E> {
         self
     }
 
-    /// Takes the place of another consumer of these events, for a new version of an effect: that one is retired, and this one begins
-    /// after what it had committed. Nothing is skipped. What that one was handling may be handled by both, and so may what it begins until
-    /// it hears of it: in a moment, or when it renews its lease.
+    /// Takes the place of another consumer of these events, for a new version of an effect. That one is retired when this one is
+    /// registered for the first time: from then on a pod that still registers it is refused.
     ///
-    /// It happens once, when this one is registered for the first time; from then on a pod that still registers the other one is
-    /// refused, and those that run it stop. Where there is no such consumer, that is an error.
+    /// Its owner begins nothing more once it hears of that, in a moment or when it renews its lease, commits what it has handled, and
+    /// leaves; this one begins after that. Nothing is skipped, and what was under way on an owner that went without a word may be handled by
+    /// both. Where there is no such consumer, that is an error.
     pub fn successor_of(mut self, prior: impl Into<String>) -> Self {
         self.options.successor_of = Some(prior.into());
         self
@@ -249,8 +250,8 @@ impl<E: Event> OnEvent<E> {
         self
     }
 
-    /// How long a pod that has died keeps others from taking over; 20 seconds unless set, at least one. Give it the same value on every
-    /// pod.
+    /// How long a pod that has died keeps others from taking over; 20 seconds unless set, at least one. Pods that disagree wait for the
+    /// longer one.
     ///
     /// A store that elects a leader is silent for some seconds, and an owner that cannot renew for two thirds of the lease begins nothing
     /// more.
@@ -352,7 +353,7 @@ impl Registration<'_> {
             if let Some(found) = self.place.load().await.map_err(unread)? {
                 self.judge(&found.value)?;
                 return match found.value.waits_for() {
-                    Some(prior) => self.succeed(prior).await,
+                    Some(prior) => retire(self.place, self.selector.family(), prior, self.name).await,
                     None => Ok(()),
                 };
             }
@@ -389,55 +390,16 @@ impl Registration<'_> {
         let unknown = || ConsumerError::Unknown { family: family.clone(), name: prior.to_owned() };
         let cell = found.ok_or_else(unknown)?.value;
         Registration { name: prior, ..*self }.judge_records(&cell)?;
-        match &cell.retired {
-            Some(retired) if retired.successor != self.name => Err(self.retired(prior, retired)),
+        match cell.retired_by() {
+            Some(other) if other != self.name => Err(retired(family, prior, other)),
             _ => Ok(cell),
         }
     }
 
-    /// Takes the other one's place: one write retires it, and says where this one begins.
-    async fn succeed(&self, prior: &str) -> Result<(), ConsumerError> {
-        let (store, entropy) = (self.core.backplane.store(), &*self.core.ambient.entropy);
-        let family = self.selector.family();
-        let retires = |held: Option<&Held<ConsumerCell>>| {
-            let unknown = || ConsumerError::Unknown { family: family.clone(), name: prior.to_owned() };
-            let mut cell = held.ok_or_else(unknown)?.value.clone();
-            match &cell.retired {
-                Some(retired) if retired.successor == self.name => return Ok(Change::Keep),
-                Some(retired) => return Err(self.retired(prior, retired)),
-                None => cell.retire(self.name),
-            }
-            Ok(Change::Put(cell))
-        };
-        let retired =
-            owned_cell::change(store, entropy, &cell_of(family, prior), retires).await.map_err(unchanged)?;
-        let retired = retired.and_then(|held| held.value.retired).expect("it was just retired");
-        let at = retired.at();
-        let begins = |held: Option<&Held<ConsumerCell>>| {
-            let unknown = || ConsumerError::Unknown { family: family.clone(), name: self.name.to_owned() };
-            let mut cell = held.ok_or_else(unknown)?.value.clone();
-            // Another pod may have been faster, and this consumer be far beyond.
-            if cell.waits_for().is_none() {
-                return Ok(Change::Keep);
-            }
-            cell.succeed(at);
-            Ok(Change::Put(cell))
-        };
-        owned_cell::change(store, entropy, &self.place.key, begins).await.map_err(unchanged)?;
-        tracing::info!(%family, consumer = self.name, prior, after = %at.offset, "a consumer has taken another one's place");
-        // Nobody runs it any more, so it needs nothing.
-        self.control.forget(prior).await.map(drop).map_err(refused)
-    }
-
-    fn retired(&self, name: &str, retired: &Retired) -> ConsumerError {
-        let (family, name) = (self.selector.family().clone(), name.to_owned());
-        ConsumerError::Retired { family, name, successor: retired.successor.clone() }
-    }
-
     /// Whether a consumer that is there is the one that was meant.
     fn judge(&self, cell: &ConsumerCell) -> Result<(), ConsumerError> {
-        match &cell.retired {
-            Some(retired) => Err(self.retired(self.name, retired)),
+        match cell.retired_by() {
+            Some(successor) => Err(retired(self.selector.family(), self.name, successor)),
             None => self.judge_records(cell),
         }
     }
@@ -476,7 +438,7 @@ impl Registration<'_> {
     }
 }
 
-fn unchanged(error: ChangeError<ConsumerError>) -> ConsumerError {
+pub(super) fn unchanged(error: ChangeError<ConsumerError>) -> ConsumerError {
     match error {
         ChangeError::Rejected(error) => error,
         ChangeError::Contended => ConsumerError::Backend(contended()),

@@ -7,9 +7,10 @@ use super::{
     on_event::{ConsumerError, cell_of, unread},
     options::StartAt,
     runner::{control_failed, needed},
+    succession::retired,
 };
 use crate::{
-    CasError, Family, Head, InvalidKey, Key, Offset, ReadRange, Selector,
+    CasError, Family, Head, InvalidKey, Key, ReadRange, Selector,
     engine::{
         Core, Engine,
         control::{Control, ControlError, MAX_CONSUMER_BYTES, Moved, Registered},
@@ -66,10 +67,13 @@ pub enum Running {
     Active,
     /// It waits to be resumed.
     Paused,
-    /// Another one has taken its place.
+    /// It takes the place of another one, which commits nothing more once it has ended what it had begun.
+    Succeeding {
+        /// The other one.
+        prior: String,
+    },
+    /// Another one takes its place, or has.
     Retired {
-        /// The last event it has handled.
-        at: Offset,
         /// Who goes on.
         successor: String,
     },
@@ -170,12 +174,11 @@ impl NamedConsumer {
                 lag = Some(Envelope::decode(first.bytes).ok().and_then(age).unwrap_or_default());
             }
         }
-        let running = match &cell.retired {
-            Some(retired) => {
-                Running::Retired { at: Offset(retired.at), successor: retired.successor.clone() }
-            }
-            None if cell.paused => Running::Paused,
-            None => Running::Active,
+        let running = match (cell.retired_by(), cell.waits_for()) {
+            (Some(successor), _) => Running::Retired { successor: successor.to_owned() },
+            (None, Some(prior)) => Running::Succeeding { prior: prior.to_owned() },
+            (None, None) if cell.paused => Running::Paused,
+            (None, None) => Running::Active,
         };
         Ok(ConsumerState {
             family: self.family.clone(),
@@ -290,9 +293,8 @@ impl NamedConsumer {
         let key = cell_of(&self.family, &self.name);
         let edited = |held: Option<&Held<ConsumerCell>>| {
             let mut value = held.ok_or_else(|| self.unknown())?.value.clone();
-            if let Some(retired) = &value.retired {
-                let (family, name) = (self.family.clone(), self.name.clone());
-                return Err(ConsumerError::Retired { family, name, successor: retired.successor.clone() });
+            if let Some(successor) = value.retired_by() {
+                return Err(retired(&self.family, &self.name, successor));
             }
             edit(&mut value);
             Ok(Change::Put(value))

@@ -23,7 +23,7 @@ use super::{
     window::{SlotId, Window},
 };
 use crate::{
-    Change, Event, Head, Offset, Watch,
+    Change, Epoch, Event, Head, Offset, Watch,
     engine::{
         Changes,
         control::Moved,
@@ -366,8 +366,11 @@ impl<'a, E: Event> Owner<'a, E> {
             "" => self.before.error().unwrap_or("a pod died while it was handled"),
             cause => cause,
         };
+        let rules = self.runner.core.ambient.rules();
+        let epoch =
+            if rules.know_letters_by_place { self.window.epoch() } else { Epoch(self.runner.core.id) };
         let burial = Burial {
-            place: Place::new(self.window.epoch(), record.offset),
+            place: Place::new(epoch, record.offset),
             instance: record.key.instance_name().map(str::to_owned),
             record: raw(record.bytes),
             attempts: slot.attempts,

@@ -70,7 +70,7 @@ impl<E: Event> Runner<E> {
             let contended = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                contended = self.place.contend(|cell| self.may_run(cell)) => contended,
+                contended = self.contend() => contended,
             };
             let Some(lease) = contended else {
                 tracing::warn!(consumer = %self.name, "the consumer was forgotten; it does not run any more");
@@ -91,6 +91,12 @@ impl<E: Event> Runner<E> {
         Ok(())
     }
 
+    /// Waits until this pod holds the consumer; `None` once there is none any more.
+    async fn contend(&self) -> Option<Lease> {
+        self.take_its_place().await;
+        self.place.contend(|cell| self.may_run(cell)).await
+    }
+
     /// What it takes to run the handler.
     pub(super) fn attempts(&self) -> Attempts<E> {
         Attempts {
@@ -104,7 +110,8 @@ impl<E: Event> Runner<E> {
     /// Whether this pod may run what it finds, and can decode what it begins with.
     fn may_run(&self, cell: &ConsumerCell) -> bool {
         let knows = |needs: &Needs| needs.name == E::NAME && needs.version <= E::VERSION;
-        let knows_it = cell.needs.as_ref().is_none_or(knows);
+        let rules = self.core.ambient.rules();
+        let knows_it = cell.needs.as_ref().is_none_or(knows) || !rules.contend_if_known;
         // Loud on every pod that waits for a newer one, because none of them runs it.
         self.metrics.blocked.set(f64::from(u8::from(!knows_it)));
         self.seat.is_stuck(!knows_it);

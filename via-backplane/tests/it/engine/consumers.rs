@@ -1,11 +1,13 @@
 //! Side effects: on one pod at a time, at least once, in order.
 
+mod deaf;
 mod faults;
 mod handlers;
 mod letters;
 mod loudness;
 mod operators;
 mod owners;
+mod rules;
 mod spreading;
 mod successors;
 

@@ -109,6 +109,18 @@ async fn what_its_owner_left_without_a_word_is_taken_after_a_lease_and_one_look(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_owner_keeps_it_for_as_long_as_it_was_told_whatever_others_would() {
+    let [mut one, two] = pods().await;
+    one.place.lasts = LASTS * 3;
+    let left = one.takes().await;
+    let begun = Instant::now();
+    let lease = two.takes().await;
+    assert!((LASTS * 3..=LASTS * 3 + LOOK).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!((lease.cell().term, lease.cell().lease()), (2, LASTS), "from now on it is the other one's");
+    drop(left);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_renewed_is_never_taken() {
     let [one, two] = pods().await;
     let mut lease = one.takes().await;

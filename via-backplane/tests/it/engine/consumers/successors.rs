@@ -35,13 +35,13 @@ async fn it_begins_after_what_the_other_one_has_committed_and_that_one_stops() {
         last = append(&notes(&blue), text).await;
     }
     commits(&second, last).await;
-    let lines: Vec<_> = ledger.lines().iter().map(|line| (line.pod, line.text.clone())).collect();
+    let lines = deliveries(&ledger);
     let wanted = [("blue", "one"), ("blue", "two"), ("green", "three"), ("green", "four")];
     assert_eq!(lines, wanted.map(|(pod, text)| (pod, text.to_owned())));
     let state =
         green.consumer("notes", "note").expect("valid names").state().await.expect("it is still known");
     assert!(
-        matches!(&state.running, ConsumerRunning::Retired { successor, .. } if successor == "note-2"),
+        matches!(&state.running, ConsumerRunning::Retired { successor } if successor == "note-2"),
         "{state:?}"
     );
     let pins: Vec<_> = green.pins("notes").await.expect("readable").into_iter().map(|pin| pin.name).collect();
@@ -61,7 +61,7 @@ async fn it_begins_after_what_the_other_one_has_committed_and_that_one_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_other_one_was_handling_is_handled_by_both_at_most_and_skipped_by_none() {
+async fn what_the_other_one_is_handling_it_ends_and_the_new_one_begins_after_it() {
     let memory = InMemory::new();
     let ledger = Ledger::new();
     let (blue, green) = (pod(&memory), pod(&memory));
@@ -80,9 +80,64 @@ async fn what_the_other_one_was_handling_is_handled_by_both_at_most_and_skipped_
     let second = successor(&green, "green", &ledger).await.expect("registered");
     commits(&second, last).await;
     sleep(LONG).await;
-    let lines: Vec<_> = ledger.lines().iter().map(|line| (line.pod, line.text.clone())).collect();
-    let wanted = [("blue", "in flight"), ("green", "in flight"), ("green", "waiting")];
+    let lines = deliveries(&ledger);
+    let wanted = [("blue", "in flight"), ("green", "waiting")];
     assert_eq!(lines, wanted.map(|(pod, text)| (pod, text.to_owned())));
+    stop(&blue).await;
+    stop(&green).await;
+}
+
+/// A consumer whose handler has been given an event, and does not come back.
+async fn in_the_middle(engine: &Engine, ledger: &Ledger) -> Offset {
+    let given = ledger.clone();
+    let handler = move |delivery: Delivery<Noted>| {
+        given.note("blue", &delivery);
+        std::future::pending::<Result<(), std::io::Error>>()
+    };
+    notes(engine).on_event("note", handler).handler_timeout(LONG).lease(LEASE).await.expect("registered");
+    append(&notes(engine), "in flight").await;
+    let last = append(&notes(engine), "waiting").await;
+    ledger.holds(1).await;
+    last
+}
+
+fn deliveries(ledger: &Ledger) -> Vec<(&'static str, String)> {
+    ledger.lines().into_iter().map(|line| (line.pod, line.text)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_went_without_a_word_is_waited_for_as_long_as_its_lease() {
+    let (memory, ledger) = (InMemory::new(), Ledger::new());
+    let (blue, green) = (pod(&memory), pod(&memory));
+    let last = in_the_middle(&blue, &ledger).await;
+    kill(&blue).await;
+    let killed = tokio::time::Instant::now();
+    // In its own opinion it would not have to wait for so long.
+    let second = successor(&green, "green", &ledger).lease(LEASE / 4).await.expect("registered");
+    let state = green.consumer("notes", "note-2").expect("valid names").state().await.expect("registered");
+    assert_eq!(state.running, ConsumerRunning::Succeeding { prior: "note".to_owned() });
+    commits(&second, last).await;
+    assert!((LEASE..LEASE * 3 / 2).contains(&killed.elapsed()), "{:?}", killed.elapsed());
+    let wanted = [("blue", "in flight"), ("green", "in flight"), ("green", "waiting")];
+    assert_eq!(deliveries(&ledger), wanted.map(|(pod, text)| (pod, text.to_owned())));
+    stop(&green).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_other_one_is_forgotten_it_begins_after_what_that_had_committed_then() {
+    let (memory, ledger) = (InMemory::new(), Ledger::new());
+    let (blue, green) = (pod(&memory), pod(&memory));
+    let last = in_the_middle(&blue, &ledger).await;
+    let second = successor(&green, "green", &ledger).await.expect("registered");
+    let prior = green.consumer("notes", "note").expect("valid names");
+    assert!(prior.forget().await.expect("it is told"));
+    commits(&second, last).await;
+    let wanted = [("blue", "in flight"), ("green", "in flight"), ("green", "waiting")];
+    assert_eq!(deliveries(&ledger), wanted.map(|(pod, text)| (pod, text.to_owned())));
+    // A pod that comes later, too.
+    let late = pod(&memory);
+    successor(&late, "late", &ledger).await.expect("registered");
+    stop(&late).await;
     stop(&blue).await;
     stop(&green).await;
 }
@@ -103,28 +158,33 @@ async fn there_is_no_successor_of_nobody_and_one_of_each() {
     stop(&engine).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pod_that_dies_while_it_takes_a_place_is_followed_by_one_that_goes_on() {
     // At each of its steps: with the write before it committed or not.
-    for steps in 1..60 {
+    for steps in 1.. {
+        assert!(steps < 1_000, "it comes to an end");
         let (memory, ledger) = (InMemory::new(), Ledger::new());
-        let blue = super::super::start(&memory);
+        let blue = pod(&memory);
         let first = noting(&blue, "blue", &ledger).await.expect("registered");
         let before = append(&notes(&blue), "before").await;
         commits(&first, before).await;
         let plan = Plan::seeded(steps).odds(Kind::Delay, 0.0).stop_after(steps);
         let faulty = Faulty::new(Arc::new(memory.clone()), plan, &Link::new());
         let faults = faulty.faults();
-        let dying = Engine::start(Arc::new(faulty));
-        tokio::select! {
-            () = faults.stopped() => {}
-            registered = successor(&dying, "dying", &ledger) => drop(registered),
-        }
+        let dying = Engine::builder(Arc::new(faulty)).deterministic().start();
+        let takes = async {
+            let second = successor(&dying, "dying", &ledger).await.expect("it is stopped before it fails");
+            commits(&second, before).await;
+        };
+        let is_through = tokio::select! {
+            biased;
+            () = faults.stopped() => false,
+            () = takes => true,
+        };
         kill(&dying).await;
         let last = append(&notes(&blue), "after").await;
-        let green = super::super::start(&memory);
-        let second =
-            successor(&green, "green", &ledger).lease(Duration::from_secs(1)).await.expect("registered");
+        let green = pod(&memory);
+        let second = successor(&green, "green", &ledger).await.expect("registered");
         commits(&second, last).await;
         let texts = ledger.texts();
         assert!(texts.contains(&"after".to_owned()), "after {steps} steps: {:#?}", ledger.lines());
@@ -137,5 +197,9 @@ async fn a_pod_that_dies_while_it_takes_a_place_is_followed_by_one_that_goes_on(
         );
         kill(&blue).await;
         kill(&green).await;
+        if is_through {
+            assert!(steps > 20, "it has taken steps: {steps}");
+            break;
+        }
     }
 }
