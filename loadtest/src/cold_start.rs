@@ -177,7 +177,7 @@ pub(crate) async fn fold(
 
 /// What one run came to.
 pub(crate) struct Run<T> {
-    outcome: T,
+    pub(crate) outcome: T,
     seconds: f64,
     cpu: Option<Cpu>,
 }

@@ -362,11 +362,6 @@ impl Batch {
         &self.records
     }
 
-    /// The record in a slot.
-    pub(crate) fn record(&self, slot: usize) -> Option<Stored<'_>> {
-        self.records.get(slot)
-    }
-
     /// The records in `slots`, in order.
     pub(crate) fn records_in(&self, slots: Range<usize>) -> impl Iterator<Item = Stored<'_>> {
         slots.filter_map(|slot| self.records.get(slot))

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use super::supervisor;
 use crate::{
-    DecodeError, Event, RecordId, Recorded, Stored,
+    DecodeError, Event, RecordId, Recorded, Stored, TraceContext,
     envelope::{self, Envelope, EnvelopeError},
 };
 
@@ -39,8 +39,8 @@ pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Proble
     open(record).map(|(decoded, _)| decoded)
 }
 
-/// As [`decode`], with what is around the event.
-pub(crate) fn open<'a, E: Event>(record: &Stored<'a>) -> Result<(Decoded<E>, Envelope<'a>), Problem> {
+/// As [`decode`], with the trace that the event belongs to.
+pub(crate) fn open<E: Event>(record: &Stored<'_>) -> Result<(Decoded<E>, Option<TraceContext>), Problem> {
     let envelope =
         Envelope::decode(record.bytes).map_err(|error| Problem::Undecodable(Undecodable::Envelope(error)))?;
     if envelope.name != E::NAME {
@@ -51,13 +51,19 @@ pub(crate) fn open<'a, E: Event>(record: &Stored<'a>) -> Result<(Decoded<E>, Env
     }
     let event = E::decode(envelope.version, envelope.codec, envelope.payload)
         .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
-    Ok((Decoded { at: envelope.recorded(record.offset), event }, envelope))
+    Ok((Decoded { at: envelope.recorded(record.offset), event }, envelope.trace))
 }
 
 impl Problem {
     /// A panic of a decoder is about its record, and must not end the family's tail.
     pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
-        Self::Undecodable(Undecodable::Panicked(supervisor::message(panic)))
+        Self::Undecodable(Undecodable::panicked(panic))
+    }
+}
+
+impl Undecodable {
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        Self::Panicked(supervisor::message(panic))
     }
 }
 

@@ -1,78 +1,140 @@
 //! One run of a handler, and how it ends.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    cell::Cell,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use metrics::Histogram;
+use tokio_util::sync::ReusableBoxFuture;
 
-use super::{delivery::Delivery, runner::Handler};
+use super::delivery::Delivery;
 use crate::{
-    Event,
-    engine::{Core, supervisor},
+    BoxError, Event, Stored,
+    engine::{
+        Core,
+        decode::{Problem, Undecodable, open},
+        supervisor,
+    },
     error::described,
 };
 
 /// Of handlers that end without waiting, one in this many is timed: two clock reads would cost more than such a one.
 const TIMED_ONE_IN: u32 = 64;
 
-/// How it ended: well, or why not.
+/// What handles an event: a run of it is begun in the place it is given, and polled once.
+pub(super) type Handler<E> = Arc<dyn Fn(Delivery<E>, &mut Spare) -> Poll<Handled> + Send + Sync>;
+
+/// What a handler answers.
+pub(super) type Handled = Result<(), BoxError>;
+
+/// How a run ended: well, or why not.
 pub(super) type Outcome = Result<(), String>;
 
+/// The memory that runs of a handler have one after the other, for as long as they end without waiting.
+#[derive(Default)]
+pub(super) struct Spare(Option<ReusableBoxFuture<'static, Handled>>);
+
 /// What it takes to run a handler.
-#[derive(Clone)]
 pub(super) struct Attempts<E> {
-    pub(super) core: Core,
-    pub(super) handler: Handler<E>,
-    pub(super) at_most: Duration,
-    pub(super) seconds: Histogram,
+    core: Core,
+    handler: Handler<E>,
+    at_most: Duration,
+    seconds: Histogram,
+    spare: Spare,
 }
 
-/// A run of a handler.
-pub(super) enum Ended {
-    Now(Outcome),
-    Later(BoxFuture<'static, Outcome>),
+/// What became of an attempt so far.
+pub(super) enum Begun {
+    Ended(Outcome),
+    Runs(BoxFuture<'static, Outcome>),
+    /// The record's bytes are not what they should be, and never will be.
+    Undecodable(String),
+    /// It takes a newer binary.
+    Newer(Problem),
 }
 
-/// One run of the handler: a panic and a timeout are failures like any other.
-///
-/// It is polled here once, so that one that ends without waiting needs neither a timer nor a place in a queue; one that waits is polled
-/// once more than it must be.
-pub(super) fn attempt_of<E: Event>(attempts: &Attempts<E>, delivery: Delivery<E>) -> Ended {
-    let at_most = attempts.at_most;
-    let is_timed = attempts.core.times_this_one(TIMED_ONE_IN);
-    let started = is_timed.then(|| (attempts.seconds.clone(), tokio::time::Instant::now()));
-    let time = |started: Option<(Histogram, tokio::time::Instant)>| {
-        if let Some((seconds, started)) = started {
-            seconds.record(started.elapsed().as_secs_f64());
-        }
-    };
-    let handler = &attempts.handler;
-    // Calling it runs the user's code as well.
-    let begun = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut handling = handler(delivery);
-        match (&mut handling).now_or_never() {
-            Some(outcome) => Ok(outcome),
-            None => Err(handling),
-        }
-    }));
-    match begun {
-        Ok(Ok(outcome)) => {
-            time(started);
-            Ended::Now(outcome.map_err(|error| described(&*error)))
-        }
-        Ok(Err(handling)) => Ended::Later(
-            async move {
-                let handled = tokio::time::timeout(at_most, AssertUnwindSafe(handling).catch_unwind()).await;
-                time(started);
-                match handled {
-                    Ok(Ok(outcome)) => outcome.map_err(|error| described(&*error)),
-                    Ok(Err(panic)) => Err(panicked(&*panic)),
-                    Err(_) => Err(format!("the handler did not end within {at_most:?}")),
-                }
+impl Spare {
+    /// Begins a run, and polls it once.
+    pub(super) fn begin(&mut self, run: impl Future<Output = Handled> + Send + 'static) -> Poll<Handled> {
+        let run = match &mut self.0 {
+            Some(last) => {
+                last.set(run);
+                last
             }
-            .boxed(),
-        ),
-        Err(panic) => Ended::Now(Err(panicked(&*panic))),
+            None => self.0.insert(ReusableBoxFuture::new(run)),
+        };
+        run.poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+impl<E: Event> Attempts<E> {
+    pub(super) fn new(core: Core, handler: Handler<E>, at_most: Duration, seconds: Histogram) -> Self {
+        Self { core, handler, at_most, seconds, spare: Spare::default() }
+    }
+
+    /// One run of the handler: a panic and a timeout are failures like any other.
+    ///
+    /// It is polled here once, so that one that ends without waiting needs neither a timer nor a place in a queue, nor memory of its
+    /// own; one that waits is polled once more than it must be.
+    pub(super) fn begin(&mut self, record: &Stored<'_>, attempt: u32, term: u64) -> Begun {
+        let started = self
+            .core
+            .times_this_one(TIMED_ONE_IN)
+            .then(|| (self.seconds.clone(), tokio::time::Instant::now()));
+        let is_decoded = Cell::new(false);
+        // Decoding runs the user's code as well, and so does calling the handler.
+        let begun = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let (decoded, trace) = open::<E>(record)?;
+            is_decoded.set(true);
+            let delivery = Delivery {
+                event: decoded.event,
+                key: record.key.clone(),
+                offset: record.offset,
+                id: decoded.at.id(),
+                time: decoded.at.time(),
+                attempt,
+                term,
+                trace,
+            };
+            Ok((self.handler)(delivery, &mut self.spare))
+        }));
+        match begun {
+            Ok(Ok(Poll::Ready(handled))) => {
+                time(started);
+                Begun::Ended(handled.map_err(|error| described(&*error)))
+            }
+            Ok(Ok(Poll::Pending)) => {
+                let run = self.spare.0.take().expect("it was just begun there");
+                Begun::Runs(finish(run, self.at_most, started).boxed())
+            }
+            Ok(Err(Problem::Undecodable(error))) => Begun::Undecodable(described(&error)),
+            Ok(Err(newer)) => Begun::Newer(newer),
+            Err(panic) if is_decoded.get() => Begun::Ended(Err(panicked(&*panic))),
+            Err(panic) => Begun::Undecodable(described(&Undecodable::panicked(&*panic))),
+        }
+    }
+}
+
+type Started = Option<(Histogram, tokio::time::Instant)>;
+
+fn time(started: Started) {
+    if let Some((seconds, started)) = started {
+        seconds.record(started.elapsed().as_secs_f64());
+    }
+}
+
+async fn finish(run: ReusableBoxFuture<'static, Handled>, at_most: Duration, started: Started) -> Outcome {
+    let handled = tokio::time::timeout(at_most, AssertUnwindSafe(run).catch_unwind()).await;
+    time(started);
+    match handled {
+        Ok(Ok(outcome)) => outcome.map_err(|error| described(&*error)),
+        Ok(Err(panic)) => Err(panicked(&*panic)),
+        Err(_) => Err(format!("the handler did not end within {at_most:?}")),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long telling somebody of an event that is given up may take, and writing it down.
-const GIVE_UP_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const GIVE_UP_WITHIN: Duration = Duration::from_secs(30);
 /// The most letters that one event of the log names: a request for more is several.
 const MAX_NAMED: usize = 1_000;
 
@@ -266,6 +266,20 @@ impl DeadLetters {
         }
     }
 
+    /// The owner of this term is about to handle a letter again.
+    pub(super) async fn begin(&self, place: Place, term: u64) -> Result<(), DeadLetterError> {
+        let decided = self.state.decide(|letters| {
+            let is_news =
+                letters.get(place).is_some_and(|letter| letter.is_wanted && letter.begun != Some(term));
+            Ok::<_, std::convert::Infallible>(if is_news {
+                vec![Happened::Begun { place, term }]
+            } else {
+                vec![]
+            })
+        });
+        decided.await.map(drop).map_err(DeadLetterError::of)
+    }
+
     /// A letter was handled after all.
     pub(super) async fn settle(&self, place: Place) -> Result<(), DeadLetterError> {
         let decided = self.state.decide(|letters| {
@@ -357,7 +371,7 @@ pub(super) async fn give_up(
     burial: Burial,
 ) -> Result<(), String> {
     if let Some(sink) = sink {
-        let letter = Letter { wanted: burial.wanted, is_wanted: false, burial: burial.clone() };
+        let letter = Letter { wanted: burial.wanted, is_wanted: false, begun: None, burial: burial.clone() };
         let Some(letter) = DeadLetter::of(&letters.of, &letter) else { return Err("no such key".to_owned()) };
         let told = timeout(GIVE_UP_WITHIN, sink(letter)).await;
         let told = told.map_err(|_| format!("the dead-letter sink did not end within {GIVE_UP_WITHIN:?}"))?;

@@ -69,6 +69,7 @@ fn golden_dead_letters() {
     let events = [
         ("dead-letter-buried", Happened::Buried(burial)),
         ("dead-letter-wanted", Happened::Wanted { places: vec![place] }),
+        ("dead-letter-begun", Happened::Begun { place, term: 7 }),
         ("dead-letter-handled", Happened::Handled { place }),
         ("dead-letter-dropped", Happened::Dropped { places: vec![place] }),
     ];

@@ -51,6 +51,8 @@ pub(super) struct Place {
 pub(super) struct Lease {
     place: Place,
     held: Held<ConsumerCell>,
+    /// The term of the owner it was taken from, if that went without a word.
+    displaced: Option<u64>,
     /// When the last write was sent that was acknowledged.
     renewed: Duration,
 }
@@ -141,7 +143,9 @@ impl Place {
                 }
                 match self.take(&found).await {
                     Ok(Put::Written(held)) => {
-                        return Some(Lease { place: self.clone(), held, renewed: sent });
+                        let went = !found.value.is_free() && !found.value.is_owned_by(&self.owner);
+                        let displaced = went.then_some(found.value.term);
+                        return Some(Lease { place: self.clone(), held, displaced, renewed: sent });
                     }
                     // Somebody was faster, or the store answered what was before: asking again at once would ask for ever.
                     Ok(Put::Conflict) => {
@@ -228,6 +232,10 @@ impl Lease {
 
     pub(super) fn rev(&self) -> Rev {
         self.held.rev
+    }
+
+    pub(super) fn displaced(&self) -> Option<u64> {
+        self.displaced
     }
 
     /// Until when an attempt may begin, by this pod's clock: before anybody takes over. A handler that goes on for longer than a third of

@@ -45,6 +45,8 @@ pub(super) enum Happened {
     Buried(Burial),
     /// Somebody wants these handled again.
     Wanted { places: Vec<Place> },
+    /// The owner of this term is about to handle one again.
+    Begun { place: Place, term: u64 },
     /// One was handled after all.
     Handled { place: Place },
     /// Somebody dropped these.
@@ -122,6 +124,9 @@ pub(super) struct Letter {
     pub(super) wanted: u32,
     /// It is to be handled again, by whoever owns the consumer.
     pub(super) is_wanted: bool,
+    /// The term of the owner that has begun to, if one has.
+    #[serde(default)]
+    pub(super) begun: Option<u64>,
 }
 
 impl Letters {
@@ -158,12 +163,12 @@ impl Letters {
         match self.letters.get_mut(&burial.place) {
             Some(letter) => {
                 let first_failed = letter.burial.first_failed;
-                letter.is_wanted = false;
+                (letter.is_wanted, letter.begun) = (false, None);
                 letter.burial = Burial { first_failed, ..burial };
             }
             None => {
                 self.bytes += burial.record.0.len();
-                let letter = Letter { wanted: 0, is_wanted: false, burial };
+                let letter = Letter { wanted: 0, is_wanted: false, begun: None, burial };
                 self.letters.insert(letter.burial.place, letter);
             }
         }
@@ -189,6 +194,11 @@ impl Fold<Letters> for Happened {
                         letter.is_wanted = true;
                         letter.wanted += 1;
                     }
+                }
+            }
+            Self::Begun { place, term } => {
+                if let Some(letter) = letters.letters.get_mut(&place).filter(|letter| letter.is_wanted) {
+                    letter.begun = Some(term);
                 }
             }
             Self::Handled { place } => letters.settle(place),
@@ -266,6 +276,23 @@ mod tests {
         assert_eq!(state(&letters), [(5, 1, false)]);
         let letter = letters.get(place(5)).expect("it is there");
         assert_eq!((letter.burial.first_failed, letter.burial.last_failed), (10, 21));
+    }
+
+    #[test]
+    fn who_has_begun_a_letter_is_known_until_it_has_an_end() {
+        let mut letters = Letters::default();
+        let begun = |letters: &Letters| letters.get(place(5)).expect("it is there").begun;
+        fold(&mut letters, burial(5, 0));
+        fold(&mut letters, Happened::Begun { place: place(5), term: 3 });
+        assert_eq!(begun(&letters), None, "nobody wants it");
+        fold(&mut letters, Happened::Wanted { places: vec![place(5)] });
+        fold(&mut letters, Happened::Begun { place: place(5), term: 3 });
+        fold(&mut letters, Happened::Begun { place: place(5), term: 4 });
+        assert_eq!(begun(&letters), Some(4));
+        fold(&mut letters, burial(5, 1));
+        assert_eq!(begun(&letters), None);
+        fold(&mut letters, Happened::Wanted { places: vec![place(5)] });
+        assert_eq!(begun(&letters), None, "it is another time");
     }
 
     #[test]

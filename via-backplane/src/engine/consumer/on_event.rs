@@ -6,13 +6,14 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::watch;
 
 use super::{
+    attempt::{Handler, Spare},
     cell::{ConsumerCell, Owner},
     dead::{DeadLetter, DeadLetters},
     delivery::Delivery,
     lease::Place,
     operate::{control_of, keep_from, refused},
     options::{MAX_COMMIT_RECORDS, MAX_CONCURRENCY, Options, SHORTEST_LEASE, StartAt},
-    runner::{Handler, Runner, needed},
+    runner::{Runner, needed},
     standing::{Board, Progress, Standing},
     succession::{retire, retired},
 };
@@ -176,7 +177,9 @@ impl<E: Event> OnEvent<E> {
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
         Failure: Into<BoxError>,
     {
-        let handler = move |delivery| handler(delivery).map(|outcome| outcome.map_err(Into::into)).boxed();
+        let handler = move |delivery, spare: &mut Spare| {
+            spare.begin(handler(delivery).map(|outcome| outcome.map_err(Into::into)))
+        };
         Self { core, selector, name, handler: Arc::new(handler), options: Options::default() }
     }
 

@@ -80,6 +80,11 @@ impl Options {
         2 * self.commit_records + self.concurrency
     }
 
+    /// Whether an event is given up that has failed so often.
+    pub(super) fn is_exhausted(&self, attempts: u32) -> bool {
+        self.max_attempts.is_some_and(|most| attempts >= most.get())
+    }
+
     /// How long to wait after so many failures: exponential, with full jitter. `chance` is spread evenly.
     ///
     /// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: of the kinds compared there, the one with the least work in all.

@@ -3,20 +3,18 @@
 //! One task per consumer does all of it, handlers included: it holds the lease, so whatever stops it stops them. Its steps are
 //! synchronous; only [`Owner::work`] awaits.
 
-use std::{cell::Cell, collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
+use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::watch;
 
 use super::{
-    attempt::{Attempts, Ended, Outcome, attempt_of},
+    attempt::{Attempts, Begun, Outcome},
     cell::ConsumerCell,
     dead::{give_up, raw},
-    delivery::Delivery,
     lease::{Lease, Lost},
-    letters::{Burial, Letter, Place},
+    letters::{Burial, Place},
     options::Options,
-    redrive::{self, Leave},
+    redrive::Redrives,
     runner::Runner,
     source::{Replaced, Source, Taken},
     standing::Block,
@@ -25,18 +23,16 @@ use super::{
 use crate::{
     Change, Epoch, Event, Head, Offset, Watch,
     engine::{
-        Changes,
         control::Moved,
-        decode::{Problem, decode, open},
+        decode::{Problem, decode},
         retry::Delays,
         supervisor::Stop,
     },
     envelope::{self, Envelope},
-    error::described,
 };
 
-/// Attempts that end at once before other tasks of this thread get their turn.
-const MAX_AT_ONCE: usize = 64;
+/// How long attempts that end at once may take together before other tasks of this thread get their turn.
+const TURN: Duration = Duration::from_micros(100);
 /// How often an owner moves its pin on, and looks how far it is behind.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// A consumer that lags and has committed nothing for so long is stuck.
@@ -61,7 +57,7 @@ pub(super) struct Owner<'a, E> {
     watch: Option<Watch>,
     reading: Reading,
     /// What is left of the last batch.
-    taken: Option<(Taken, usize)>,
+    taken: Option<Taken>,
     window: Window,
     running: FuturesUnordered<BoxFuture<'static, (SlotId, Outcome)>>,
     /// Those that are being given up.
@@ -70,6 +66,8 @@ pub(super) struct Owner<'a, E> {
     suspects: usize,
     /// Everything up to here is committed.
     committed: Offset,
+    /// What was written since, and not acknowledged: how many records more, and up to where.
+    sent: Vec<(usize, Offset)>,
     /// The cell as it was taken over: it says what owners before this one have attempted.
     before: ConsumerCell,
     /// No record was taken yet.
@@ -82,17 +80,10 @@ pub(super) struct Owner<'a, E> {
     got_on: (Offset, Duration),
     /// When this turn of its loop began.
     turn_began: Duration,
-    shown_attempts: Cell<u32>,
-    /// What it lets a letter do that is handled again.
-    leave: watch::Sender<Leave>,
-    redriving: Option<BoxFuture<'static, ()>>,
-    /// Letters that this owner has dealt with, and that this pod still shows as wanted, with how often they were.
-    redriven: BTreeSet<(Place, u32)>,
-    letters: Changes,
-    /// The letters have changed since they were looked at.
-    looks_at_letters: bool,
-    /// An owner died, and may have died of a letter it was handling again.
-    is_letter_suspect: bool,
+    /// What was handled and is not in the metrics yet.
+    handled: u64,
+    shown_attempts: u32,
+    redrives: Redrives,
 }
 
 enum Reading {
@@ -138,6 +129,7 @@ impl<'a, E: Event> Owner<'a, E> {
             renews_at: lease.renews_at(),
             suspects: lease.cell().suspects() as usize,
             committed: committed.offset,
+            sent: Vec::new(),
             writing: None,
             writes_at: None,
             write_delays: Delays::new(
@@ -158,13 +150,9 @@ impl<'a, E: Event> Owner<'a, E> {
             over: None,
             got_on: (committed.offset, runner.place.now()),
             turn_began: runner.place.now(),
-            shown_attempts: Cell::new(u32::MAX),
-            leave: watch::Sender::new(Leave { until: lease.begins_until(), is_over: false }),
-            redriving: None,
-            redriven: BTreeSet::new(),
-            letters: runner.letters.state().changes(),
-            looks_at_letters: true,
-            is_letter_suspect: lease.cell().suspects() > 0,
+            handled: 0,
+            shown_attempts: u32::MAX,
+            redrives: Redrives::new(runner, &lease),
             lease: Some(lease),
             runner,
         }
@@ -174,9 +162,12 @@ impl<'a, E: Event> Owner<'a, E> {
     pub(super) async fn work(mut self, stop: &Stop) -> (Option<Lease>, Over) {
         loop {
             self.turn_began = self.now();
-            self.take();
             let has_more = self.begin_attempts();
-            self.begin_redrive();
+            match self.over {
+                None => self.redrives.begin(self.runner),
+                Some(_) => self.redrives.end(),
+            }
+            self.show();
             self.write_what_is_due();
             if let Some(ended) = self.ended() {
                 return ended;
@@ -195,13 +186,9 @@ impl<'a, E: Event> Owner<'a, E> {
                 }
                 Some((id, outcome)) = self.running.next(), if !self.running.is_empty() => self.attempted(id, outcome),
                 Some((id, outcome)) = self.burying.next(), if !self.burying.is_empty() => self.buried(id, outcome),
-                () = async { self.redriving.as_mut().expect("checked").await }, if self.redriving.is_some() => {
-                    self.redriving = None;
-                    self.looks_at_letters = true;
-                }
-                _ = self.letters.changed(), if self.over.is_none() => self.looks_at_letters = true,
+                () = self.redrives.next() => {}
                 taken = self.reading.next(), if self.taken.is_none() && self.over.is_none() => match taken {
-                    Ok(taken) => self.taken = Some((taken, 0)),
+                    Ok(taken) => self.taken = Some(taken),
                     Err(Replaced) => self.over = Some(Over::Blocked(Block::Replaced)),
                 },
                 change = async { self.watch.as_mut().expect("checked").next().await }, if self.watch.is_some() => {
@@ -222,33 +209,27 @@ impl<'a, E: Event> Owner<'a, E> {
         &self.runner.options
     }
 
-    /// Moves what there is room for from the batch into the window.
-    fn take(&mut self) {
-        while self.window.has_room()
-            && let Some((taken, from)) = &mut self.taken
-        {
-            let above = taken.above;
-            let next = taken.batch.slots_from(*from).find(|(_, record)| record.offset > above);
-            let Some((slot, offset)) = next.map(|(slot, record)| (slot, record.offset)) else {
-                self.taken = None;
-                return;
-            };
-            *from = slot + 1;
-            let attempts = self.before.attempts(offset, self.is_fresh);
-            self.is_fresh = false;
-            self.window.push(&taken.batch, slot, attempts);
-        }
-    }
-
-    /// Begins what can be begun; answers whether there may be more.
+    /// Begins what can be begun, until something else has its turn; answers whether there may be more.
     fn begin_attempts(&mut self) -> bool {
-        for _ in 0..MAX_AT_ONCE {
+        loop {
             let now = self.now();
             let Some(concurrency) = self.may_begin(now) else { return false };
-            let Some(id) = self.window.start_next(now, concurrency) else { return false };
-            self.begin(id);
+            let has_begun = if self.window.is_clear() {
+                self.begin_first()
+            } else {
+                self.take();
+                let next = self.window.start_next(now, concurrency);
+                next.map(|id| self.begin(id)).is_some()
+            };
+            if !has_begun {
+                return false;
+            }
+            let commits =
+                self.lease.is_some() && self.window.handled_first() >= self.options().commit_records;
+            if commits || now >= self.turn_began + TURN {
+                return true;
+            }
         }
-        true
     }
 
     /// How many attempts may run at a time, if one may begin now.
@@ -264,48 +245,78 @@ impl<'a, E: Event> Owner<'a, E> {
         (self.writing.is_none() && self.window.handled_first() == 0).then_some(1)
     }
 
-    fn begin(&mut self, id: SlotId) {
-        let slot = self.window.slot(id);
-        if slot.is_given_up || self.is_exhausted(slot.attempts) {
-            return self.give_up(id);
+    /// Begins with the next record of the log, where everything before it is handled: if its handler ends at once and well, the window
+    /// only counts it. Answers whether there was one.
+    fn begin_first(&mut self) -> bool {
+        if !self.window.has_room() {
+            return false;
         }
-        let attempt = slot.attempts.saturating_add(1);
-        let record = slot.record();
-        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| open::<E>(&record)));
-        let decoded = decoded.unwrap_or_else(|panic| Err(Problem::panicked(&*panic)));
-        let (decoded, envelope) = match decoded {
-            Ok(decoded) => decoded,
-            Err(Problem::Newer { .. } | Problem::Unknown { .. }) => return self.window.blocks(id),
-            Err(Problem::Undecodable(error)) => {
-                self.runner.metrics.undecodable.increment(1);
-                self.window.failed(id, described(&error), self.runner.core.ambient.clock.now());
-                return self.give_up(id);
-            }
+        let options = self.options();
+        let Some(taken) = &mut self.taken else { return false };
+        let Some((at, record)) = taken.next() else {
+            self.taken = None;
+            return false;
         };
-        let delivery = Delivery {
-            event: decoded.event,
-            key: record.key.clone(),
-            offset: record.offset,
-            id: decoded.at.id(),
-            time: decoded.at.time(),
-            attempt,
-            term: self.before.term,
-            trace: envelope.trace,
-        };
-        match attempt_of(&self.attempts, delivery) {
-            Ended::Now(outcome) => self.attempted(id, outcome),
-            Ended::Later(attempt) => self.running.push(async move { (id, attempt.await) }.boxed()),
+        let offset = record.offset;
+        let attempts = self.before.attempts(offset, self.is_fresh);
+        self.is_fresh = false;
+        let begun = (!options.is_exhausted(attempts))
+            .then(|| self.attempts.begin(&record, attempts.saturating_add(1), self.before.term));
+        if let Some(Begun::Ended(Ok(()))) = begun {
+            self.window.push_handled(&taken.batch, at, offset);
+            self.handled += 1;
+            self.handled_since.get_or_insert(self.turn_began);
+            return true;
+        }
+        let id = self.window.push_begun(&taken.batch, at, offset, attempts);
+        match begun {
+            Some(begun) => self.begun(id, begun),
+            None => self.give_up(id),
+        }
+        true
+    }
+
+    /// Moves what there is room for from the batch into the window.
+    fn take(&mut self) {
+        while self.window.has_room()
+            && let Some(taken) = &mut self.taken
+        {
+            let Some((at, offset)) = taken.next().map(|(at, record)| (at, record.offset)) else {
+                self.taken = None;
+                return;
+            };
+            let attempts = self.before.attempts(offset, self.is_fresh);
+            self.is_fresh = false;
+            self.window.push(&taken.batch, at, offset, attempts);
         }
     }
 
-    fn is_exhausted(&self, attempts: u32) -> bool {
-        self.options().max_attempts.is_some_and(|most| attempts >= most.get())
+    fn begin(&mut self, id: SlotId) {
+        let slot = self.window.slot(id);
+        if slot.is_given_up || self.options().is_exhausted(slot.attempts) {
+            return self.give_up(id);
+        }
+        let begun = self.attempts.begin(&slot.record(), slot.attempts.saturating_add(1), self.before.term);
+        self.begun(id, begun);
+    }
+
+    fn begun(&mut self, id: SlotId, begun: Begun) {
+        match begun {
+            Begun::Ended(outcome) => self.attempted(id, outcome),
+            Begun::Runs(attempt) => self.running.push(async move { (id, attempt.await) }.boxed()),
+            Begun::Newer(_) => self.window.blocks(id),
+            Begun::Undecodable(cause) => {
+                self.runner.metrics.undecodable.increment(1);
+                self.window.failed(id, cause, self.runner.core.ambient.clock.now());
+                self.give_up(id);
+            }
+        }
     }
 
     fn attempted(&mut self, id: SlotId, outcome: Outcome) {
         match outcome {
             Ok(()) => {
-                self.runner.metrics.handled.increment(1);
+                self.handled += 1;
                 self.handled(id);
             }
             Err(cause) => {
@@ -313,11 +324,10 @@ impl<'a, E: Event> Owner<'a, E> {
                 let attempts = self.window.slot(id).attempts.saturating_add(1);
                 self.tell(id, attempts, &cause);
                 self.window.failed(id, cause, self.runner.core.ambient.clock.now());
-                if self.is_exhausted(attempts) {
+                if self.options().is_exhausted(attempts) {
                     return self.give_up(id);
                 }
                 self.window.rests(id, self.now() + self.delay(attempts));
-                self.show_attempts();
             }
         }
     }
@@ -342,13 +352,15 @@ impl<'a, E: Event> Owner<'a, E> {
     fn handled(&mut self, id: SlotId) {
         self.window.handled(id);
         self.handled_since.get_or_insert(self.turn_began);
-        self.show_attempts();
     }
 
-    fn show_attempts(&self) {
+    fn show(&mut self) {
         let attempts = self.window.first_open().map_or(0, |slot| slot.attempts);
-        if self.shown_attempts.replace(attempts) != attempts {
+        if std::mem::replace(&mut self.shown_attempts, attempts) != attempts {
             self.runner.metrics.attempts.set(f64::from(attempts));
+        }
+        if self.handled > 0 {
+            self.runner.metrics.handled.increment(std::mem::take(&mut self.handled));
         }
     }
 
@@ -383,32 +395,6 @@ impl<'a, E: Event> Owner<'a, E> {
         self.burying.push(async move { (id, give_up(&letters, sink.as_ref(), burial).await) }.boxed());
     }
 
-    /// Takes up the next letter that is to be handled again, beside what is handled anyway.
-    fn begin_redrive(&mut self) {
-        if !self.looks_at_letters || self.redriving.is_some() || self.over.is_some() {
-            return;
-        }
-        self.looks_at_letters = false;
-        let Some(letters) = self.runner.letters.state().read() else { return };
-        let suspect = std::mem::take(&mut self.is_letter_suspect);
-        let named = |letter: &Letter| (letter.burial.place, letter.wanted);
-        if !self.redriven.is_empty() {
-            let wanted: BTreeSet<_> = letters.wanted().map(named).collect();
-            self.redriven.retain(|letter| wanted.contains(letter));
-        }
-        let Some(letter) = letters.wanted().find(|letter| !self.redriven.contains(&named(letter))).cloned()
-        else {
-            return;
-        };
-        self.redriven.insert(named(&letter));
-        let leave = self.leave.subscribe();
-        self.redriving = Some(if suspect {
-            redrive::suspect(self.runner, letter, leave)
-        } else {
-            redrive::redrive(self.runner, letter, self.before.term, leave)
-        });
-    }
-
     fn tell(&self, id: SlotId, attempts: u32, cause: &str) {
         self.runner.metrics.errors.increment(1);
         let (consumer, record) = (&self.runner.name, self.window.slot(id).record());
@@ -431,6 +417,11 @@ impl<'a, E: Event> Owner<'a, E> {
             Some((records, to)) => (records, Some(to)),
             None => (0, None),
         };
+        if let Some(to) = to
+            && self.sent.last().is_none_or(|(before, _)| *before < records)
+        {
+            self.sent.push((records, to.offset));
+        }
         let suspects = self.suspects.saturating_sub(records);
         let spread = (suspects == 0).then_some(self.runner.place.spread);
         let last = self.window.last();
@@ -477,6 +468,7 @@ impl<'a, E: Event> Owner<'a, E> {
         match outcome {
             Ok(()) => {
                 self.window.committed(records);
+                self.sent.clear();
                 self.suspects = self.suspects.saturating_sub(records);
                 self.write_delays.reset();
                 self.runner.metrics.commits.increment(u64::from(records > 0));
@@ -498,17 +490,21 @@ impl<'a, E: Event> Owner<'a, E> {
         if self.over.is_none() && !lease.cell().is_active() {
             self.over = Some(Over::Again);
         }
-        self.leave.send_modify(|leave| leave.until = lease.begins_until());
+        if self.over.is_none() {
+            self.redrives.may_begin_until(lease.begins_until());
+        }
         self.lease = Some(lease);
     }
 
     /// Somebody has changed the cell, or a write landed whose answer was lost: either says how far everything is committed.
     fn adopt(&mut self, lease: &Lease) {
-        let committed = lease.cell().committed();
-        let known = self.window.handled_up_to(committed.offset);
-        let last = known.checked_sub(1).map_or(self.committed, |at| self.window.offset_at(at));
-        if committed.offset == last {
+        let committed = lease.cell().committed().head();
+        let here = std::iter::once((0, self.committed)).chain(self.sent.iter().copied());
+        let known =
+            here.filter(|_| committed.epoch == self.window.epoch()).find(|(_, to)| *to == committed.offset);
+        if let Some((known, _)) = known {
             self.window.committed(known);
+            self.sent.clear();
             self.writes_at = Some(self.now());
         } else {
             // It was told to go on elsewhere.
@@ -572,7 +568,10 @@ impl<'a, E: Event> Owner<'a, E> {
         {
             self.over = Some(Over::Blocked(newer::<E>(slot)));
         }
-        let is_done = self.running.is_empty() && self.writing.is_none() && self.window.handled_first() == 0;
+        let is_done = self.running.is_empty()
+            && self.redrives.is_idle()
+            && self.writing.is_none()
+            && self.window.handled_first() == 0;
         if self.over.is_none() || !is_done {
             return None;
         }

@@ -2,13 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
-
 use super::{
-    attempt::Attempts,
+    attempt::{Attempts, Handler},
     cell::{ConsumerCell, Needs},
     dead::DeadLetters,
-    delivery::Delivery,
     lease::{Lease, Lost, Place},
     on_event::ConsumerError,
     operate::keep_from,
@@ -28,10 +25,6 @@ use crate::{
         supervisor::Stop,
     },
 };
-
-/// What handles an event.
-pub(super) type Handler<E> =
-    Arc<dyn Fn(Delivery<E>) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
 /// A consumer as this pod runs it.
 pub(super) struct Runner<E> {
@@ -99,12 +92,8 @@ impl<E: Event> Runner<E> {
 
     /// What it takes to run the handler.
     pub(super) fn attempts(&self) -> Attempts<E> {
-        Attempts {
-            core: self.core.clone(),
-            handler: self.handler.clone(),
-            at_most: self.options.handler_timeout,
-            seconds: self.metrics.handler_seconds.clone(),
-        }
+        let (handler, seconds) = (self.handler.clone(), self.metrics.handler_seconds.clone());
+        Attempts::new(self.core.clone(), handler, self.options.handler_timeout, seconds)
     }
 
     /// Whether this pod may run what it finds, and can decode what it begins with.

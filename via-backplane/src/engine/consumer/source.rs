@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 
 use crate::{
-    BackendError, Batch, Cursor, ErrorKind, Head, Offset, RecordId, Resume, Selector, Subscription,
+    BackendError, Batch, Cursor, ErrorKind, Head, Offset, RecordId, Resume, Selector, Stored, Subscription,
     engine::{
         Core,
         decode::identity,
@@ -23,10 +23,22 @@ pub(super) struct Source {
     tail: Tail,
 }
 
-/// Records above an offset: those below were given before.
+/// Records, of which some may have been given before.
 pub(super) struct Taken {
     pub(super) batch: Batch,
-    pub(super) above: Offset,
+    above: Offset,
+    /// The slot of the batch that comes next.
+    next: usize,
+}
+
+impl Taken {
+    /// The next record that was not given before, with its slot.
+    pub(super) fn next(&mut self) -> Option<(usize, Stored<'_>)> {
+        let above = self.above;
+        let next = self.batch.slots_from(self.next).find(|(_, record)| record.offset > above)?;
+        self.next = next.0 + 1;
+        Some(next)
+    }
 }
 
 /// The log is not the one that the consumer has handled (PROTOCOL §1).
@@ -75,7 +87,7 @@ impl Source {
             let Some(last) = batch.last().filter(|last| last.offset > above) else { continue };
             self.cursor = Cursor { epoch: batch.epoch(), offset: last.offset, id: identity(&last) };
             self.records = Some(records);
-            return Ok(Ok(Taken { batch, above }));
+            return Ok(Ok(Taken { batch, above, next: 0 }));
         }
     }
 

@@ -14,25 +14,37 @@ pub(super) struct SlotId(u64);
 
 /// Records above what was committed, in the order of the log.
 ///
-/// What is handled is committed as far as everything before it is: `committed` never passes a record that was not handled.
+/// What is handled is committed as far as everything before it is: `committed` never passes a record that was not handled. Of
+/// those there is no more than their number, and where the last one is.
 pub(super) struct Window {
+    /// So many records are handled, and everything before them.
+    handled: usize,
+    /// The last of them.
+    last_handled: Option<Held>,
+    /// Those that follow: the first of them is not handled.
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     first: u64,
-    /// So many of the first slots are handled, and the next one is not.
-    handled: usize,
+    /// The last record that was taken from the log.
+    last: Option<Offset>,
     epoch: Epoch,
     /// Records that may be here at a time.
     most: usize,
     running: usize,
+    resting: usize,
     is_abandoned: bool,
 }
 
 /// A record, where it came in: nothing is copied.
-pub(super) struct Slot {
+struct Held {
     records: Arc<dyn Records>,
     at: usize,
     offset: Offset,
+}
+
+/// A record that is not handled, or comes after one that is not.
+pub(super) struct Slot {
+    held: Held,
     state: State,
     /// Attempts that failed, those of owners before this one included.
     pub(super) attempts: u32,
@@ -61,9 +73,15 @@ enum State {
     Blocks,
 }
 
+impl Held {
+    fn record(&self) -> Stored<'_> {
+        self.records.get(self.at).expect("a slot that was not empty is not empty later")
+    }
+}
+
 impl Slot {
     pub(super) fn record(&self) -> Stored<'_> {
-        self.records.get(self.at).expect("a slot that was not empty is not empty later")
+        self.held.record()
     }
 
     /// Why the last attempt failed, if it was this owner's.
@@ -80,12 +98,15 @@ impl Slot {
 impl Window {
     pub(super) fn new(epoch: Epoch, most: usize) -> Self {
         Self {
+            handled: 0,
+            last_handled: None,
             slots: VecDeque::new(),
             first: 0,
-            handled: 0,
+            last: None,
             epoch,
             most: most.max(1),
             running: 0,
+            resting: 0,
             is_abandoned: false,
         }
     }
@@ -96,22 +117,43 @@ impl Window {
 
     /// Whether one more record may be taken from the log.
     pub(super) fn has_room(&self) -> bool {
-        self.slots.len() < self.most
+        self.handled + self.slots.len() < self.most
     }
 
-    /// Takes the next record of the log, which is in a slot of a batch and was attempted so often before.
-    pub(super) fn push(&mut self, batch: &Batch, at: usize, attempts: u32) {
-        let offset = batch.record(at).expect("the slot of a record").offset;
-        let (records, state) = (batch.records().clone(), State::Waits);
-        self.slots.push_back(Slot {
-            records,
-            at,
-            offset,
-            state,
-            attempts,
-            is_given_up: false,
-            failure: None,
-        });
+    /// Whether everything that was taken from the log is handled.
+    pub(super) fn is_clear(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Takes the next record of the log, which is in a slot of a batch, at this offset, and was attempted so often before.
+    pub(super) fn push(&mut self, batch: &Batch, at: usize, offset: Offset, attempts: u32) {
+        let held = Held { records: batch.records().clone(), at, offset };
+        let slot = Slot { held, state: State::Waits, attempts, is_given_up: false, failure: None };
+        self.slots.push_back(slot);
+        self.last = Some(offset);
+    }
+
+    /// Takes the next record of the log, as [`push`](Self::push) does, which is being attempted already.
+    pub(super) fn push_begun(&mut self, batch: &Batch, at: usize, offset: Offset, attempts: u32) -> SlotId {
+        self.push(batch, at, offset, attempts);
+        let index = self.slots.len() - 1;
+        self.slots[index].state = State::Runs;
+        self.running += 1;
+        SlotId(self.first + index as u64)
+    }
+
+    /// Takes the next record of the log, which is handled already, and so is everything before it.
+    pub(super) fn push_handled(&mut self, batch: &Batch, at: usize, offset: Offset) {
+        debug_assert!(self.is_clear(), "what is before it is handled");
+        match &mut self.last_handled {
+            // Counting who holds the records costs more than all of the rest.
+            Some(last) if Arc::ptr_eq(&last.records, batch.records()) => {
+                (last.at, last.offset) = (at, offset);
+            }
+            last => *last = Some(Held { records: batch.records().clone(), at, offset }),
+        }
+        self.handled += 1;
+        self.last = Some(offset);
     }
 
     fn at(&self, id: SlotId) -> usize {
@@ -129,19 +171,20 @@ impl Window {
 
     /// The first record that was not handled.
     pub(super) fn first_open(&self) -> Option<&Slot> {
-        self.slots.get(self.handled)
+        self.slots.front()
     }
 
     /// The last record that was taken from the log.
     pub(super) fn last(&self) -> Option<Offset> {
-        self.slots.back().map(|slot| slot.offset)
+        self.last
     }
 
     /// The next record to attempt, if `concurrency` allows for one more: of a key only the first that was not handled. With a
     /// concurrency of one, nothing is attempted before everything before it was handled.
     pub(super) fn start_next(&mut self, now: Duration, concurrency: usize) -> Option<SlotId> {
         let index = self.next_to_start(now, concurrency)?;
-        self.slots[index].state = State::Runs;
+        let state = std::mem::replace(&mut self.slots[index].state, State::Runs);
+        self.resting -= usize::from(matches!(state, State::Rests(_)));
         self.running += 1;
         Some(SlotId(self.first + index as u64))
     }
@@ -156,7 +199,7 @@ impl Window {
             return None;
         }
         let mut busy = HashSet::new();
-        for (index, slot) in self.slots.iter().enumerate().skip(self.handled) {
+        for (index, slot) in self.slots.iter().enumerate() {
             let is_startable = match slot.state {
                 State::Handled => continue,
                 State::Waits => true,
@@ -176,9 +219,10 @@ impl Window {
 
     pub(super) fn handled(&mut self, id: SlotId) {
         self.end(id, State::Handled);
-        let is_handled = |slot: &Slot| slot.state == State::Handled;
-        while self.slots.get(self.handled).is_some_and(is_handled) {
+        while let Some(slot) = self.slots.pop_front_if(|slot| slot.state == State::Handled) {
+            self.last_handled = Some(slot.held);
             self.handled += 1;
+            self.first += 1;
         }
     }
 
@@ -201,6 +245,7 @@ impl Window {
 
     /// It is not handled, and its turn comes again then.
     pub(super) fn rests(&mut self, id: SlotId, until: Duration) {
+        self.resting += 1;
         self.end(id, State::Rests(until));
     }
 
@@ -216,11 +261,14 @@ impl Window {
 
     /// When the first of those that rest is tried again.
     pub(super) fn next_retry(&self) -> Option<Duration> {
+        if self.resting == 0 {
+            return None;
+        }
         let rests = |slot: &Slot| match slot.state {
             State::Rests(until) => Some(until),
             _ => None,
         };
-        self.slots.iter().skip(self.handled).filter_map(rests).min()
+        self.slots.iter().filter_map(rests).min()
     }
 
     /// How many records can be committed.
@@ -230,19 +278,20 @@ impl Window {
 
     /// How many records can be committed, and the last of them.
     pub(super) fn committable(&self) -> Option<(usize, Cursor)> {
-        if self.is_abandoned {
+        if self.is_abandoned || self.handled == 0 {
             return None;
         }
-        let last = &self.slots[self.handled.checked_sub(1)?];
+        let last = self.last_handled.as_ref()?;
         let id = crate::envelope::record_id(last.record().bytes);
         Some((self.handled, Cursor { epoch: self.epoch, offset: last.offset, id }))
     }
 
     /// So many records were committed.
     pub(super) fn committed(&mut self, records: usize) {
-        self.slots.drain(..records);
-        self.first += records as u64;
         self.handled -= records;
+        if self.handled == 0 {
+            self.last_handled = None;
+        }
     }
 
     /// Nothing of it is committed any more: the consumer goes on elsewhere.
@@ -250,25 +299,15 @@ impl Window {
         self.is_abandoned = true;
     }
 
-    /// Where a record stands that was not committed, by its place among them.
-    pub(super) fn offset_at(&self, at: usize) -> Offset {
-        self.slots[at].offset
-    }
-
-    /// How many of the records that were handled are at or below an offset.
-    pub(super) fn handled_up_to(&self, offset: Offset) -> usize {
-        self.slots.iter().take(self.handled).take_while(|slot| slot.offset <= offset).count()
-    }
-
     /// Records that were attempted and not handled, with how often.
     pub(super) fn attempted(&self) -> impl Iterator<Item = (Offset, u32)> {
         let is_open = |slot: &&Slot| slot.state != State::Handled && slot.attempts > 0;
-        self.slots.iter().skip(self.handled).filter(is_open).map(|slot| (slot.offset, slot.attempts))
+        self.slots.iter().filter(is_open).map(|slot| (slot.held.offset, slot.attempts))
     }
 
     /// The first record, if this pod cannot go past it.
     pub(super) fn blocked(&self) -> Option<&Slot> {
-        self.slots.get(self.handled).filter(|slot| slot.state == State::Blocks)
+        self.slots.front().filter(|slot| slot.state == State::Blocks)
     }
 }
 
@@ -284,7 +323,8 @@ mod tests {
     }
 
     fn push(window: &mut Window, offset: u64, instance: &str, attempts: u32) {
-        window.push(&Batch::of(Epoch(1), vec![record(offset, instance)]), 0, attempts);
+        let batch = Batch::of(Epoch(1), vec![record(offset, instance)]);
+        window.push(&batch, 0, Offset(offset), attempts);
     }
 
     fn window(records: &[(u64, &str)]) -> Window {
@@ -300,7 +340,7 @@ mod tests {
 
     fn start(window: &mut Window, concurrency: usize) -> Option<(u64, SlotId)> {
         let id = window.start_next(Duration::ZERO, concurrency)?;
-        Some((window.slot(id).offset.0, id))
+        Some((window.slot(id).held.offset.0, id))
     }
 
     #[test]
@@ -312,7 +352,7 @@ mod tests {
         assert_eq!(start(&mut window, 1), None, "the second waits for the first");
         assert_eq!(window.next_retry(), Some(Duration::from_secs(5)));
         let again = window.start_next(Duration::from_secs(5), 1).expect("it is time");
-        assert_eq!((window.slot(again).offset.0, window.slot(again).attempts), (1, 1));
+        assert_eq!((window.slot(again).held.offset.0, window.slot(again).attempts), (1, 1));
     }
 
     #[test]
@@ -345,7 +385,7 @@ mod tests {
         assert!(window.blocked().is_none());
         window.handled(first);
         window.committed(1);
-        assert_eq!(window.blocked().map(|slot| slot.offset), Some(Offset(2)));
+        assert_eq!(window.blocked().map(|slot| slot.held.offset), Some(Offset(2)));
         assert_eq!(start(&mut window, 2), None, "and the rest of its key with it");
     }
 

@@ -245,11 +245,27 @@ async fn a_letter_that_kills_its_pod_is_dead_again() {
     let consumer = noting(&engine, "last", &ledger).await.expect("registered");
     owns(&consumer).await;
     let kept = until(&letters(&engine), |letters| letters.len() == 1 && !letters[0].is_wanted).await;
-    assert_eq!(
-        (kept[0].redriven, kept[0].cause.as_str()),
-        (1, "a pod died that may have been handling it again")
-    );
+    assert_eq!((kept[0].redriven, kept[0].cause.as_str()), (1, "a pod died while it was handled again"));
     assert_eq!(ledger.texts(), ["one"]);
+    stop(&engine).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_is_wanted_after_a_death_did_not_cause_it() {
+    let memory = InMemory::new();
+    let ledger = Ledger::new();
+    let engine = pod(&memory);
+    let refused = Refused::of(&["one"]);
+    let consumer = refusing(&engine, &ledger, &refused).max_attempts(1).await.expect("registered");
+    let first = append(&notes(&engine), "one").await;
+    commits(&consumer, first).await;
+    kill(&engine).await;
+    let engine = pod(&memory);
+    letters(&engine).redrive(Which::All).await.expect("requested");
+    noting(&engine, "next", &ledger).await.expect("registered");
+    until(&letters(&engine), <[DeadLetter]>::is_empty).await;
+    let given: Vec<_> = ledger.lines().into_iter().map(|line| (line.pod, line.text)).collect();
+    assert_eq!(given, [("pod", "one".to_owned()), ("next", "one".to_owned())]);
     stop(&engine).await;
 }
 
