@@ -16,7 +16,7 @@ use self::candidates::Candidate;
 pub(crate) use self::candidates::Candidates;
 use super::{
     ambient::Ambient,
-    control::{Announced, Control},
+    control::{Announced, Control, Pinned},
     metrics::{COMPACTED, COMPACTION_CEILING, COMPACTION_FAILURES},
     retry::Delays,
 };
@@ -151,8 +151,11 @@ impl Compaction {
         }
         let mut failed = None;
         for wave in gaining.chunks_mut(CONCURRENCY) {
-            self.confirm(&announced).await?;
-            let keys = wave.iter_mut().map(|candidate| self.compact_key(compactor, candidate, ceiling));
+            let pinned = self.confirm(&announced).await?;
+            let keys = wave.iter_mut().map(|candidate| {
+                let limit = candidate.limit(ceiling).min(pinned.limit(candidate.instance()));
+                self.compact_key(compactor, candidate, ceiling.epoch, limit)
+            });
             for outcome in join_all(keys).await {
                 // A key that cannot be compacted does not keep its siblings from it.
                 if let Err(error) = outcome {
@@ -188,31 +191,34 @@ impl Compaction {
         self.public = Some(announced.clone());
     }
 
-    /// Confirms that the ceiling still stands, in a log that is still the same.
-    async fn confirm(&mut self, announced: &Announced) -> Result<(), BoxError> {
+    /// Confirms that the ceiling still stands, in a log that is still the same; answers what single instances are needed for.
+    async fn confirm(&mut self, announced: &Announced) -> Result<Pinned, BoxError> {
         if !self.ambient.rules().confirm_by_cas {
-            return Ok(());
+            return Ok(Pinned::default());
         }
-        if !self.control.confirm(announced).await? {
+        let Some(pinned) = self.control.confirm(announced).await? else {
             self.public = None;
             return Err("what was announced no longer stands: the control cell was replaced".into());
-        }
+        };
         // The cell does not know of a log that was replaced until somebody has told it.
         let head = self.control.head().await?;
         if head.epoch != announced.ceiling.epoch {
             return Err(format!("the log is in epoch {} now", head.epoch).into());
         }
-        Ok(())
+        Ok(pinned)
     }
 
     async fn compact_key(
         &self,
         compactor: &dyn Compactor,
         candidate: &mut Candidate,
-        ceiling: Head,
+        epoch: Epoch,
+        limit: Offset,
     ) -> Result<(), BoxError> {
-        let limit = candidate.limit(ceiling);
-        if let Some(before) = self.holds.confirm(&candidate.key, ceiling.epoch, limit).await? {
+        if limit <= candidate.done {
+            return Ok(());
+        }
+        if let Some(before) = self.holds.confirm(&candidate.key, epoch, limit).await? {
             let floor = compactor.compact(&candidate.key, before.min(limit)).await?;
             tracing::debug!(key = %candidate.key, %floor, "compacted");
             self.metrics.compacted.increment(1);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 pub(crate) use self::ceiling::CeilingWatch;
 use self::cell::ControlCell;
-pub(crate) use self::cell::{MAX_CONSUMERS, Pin};
+pub(crate) use self::cell::{MAX_CONSUMERS, Pin, Pinned};
 use super::{
     ambient::{Entropy, Rules},
     owned_cell::{self, Held, OwnedError, Put},
@@ -162,22 +162,28 @@ impl Control {
             .transpose()
     }
 
-    /// Every consumer's pin, sorted by name. It may lag.
+    /// Every consumer's pin, sorted by name, with the instance it is about, if it is about one. It may lag.
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub(crate) async fn pins(&self) -> Result<Vec<(String, Pin)>, ControlError> {
+    pub(crate) async fn pins(&self) -> Result<Vec<(String, Option<String>, Pin)>, ControlError> {
         Ok(self.load().await?.map(|held| held.value.pins()).unwrap_or_default())
     }
 
-    /// Registers a consumer that needs every record at or above `at`; one of this name keeps the pin it has.
+    /// Registers a consumer that needs every record at or above `at`, of one instance or of all; one of this name keeps the pin it
+    /// has.
     ///
     /// A consumer that has handled the record at an offset pins that offset, so that it finds the record it stands on; one that has handled
     /// nothing pins the first record it wants.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the answer, not the write under way. Call it again.
-    pub(crate) async fn register(&self, name: &str, at: Head) -> Result<Registered, ControlError> {
+    pub(crate) async fn register(
+        &self,
+        name: &str,
+        instance: Option<&str>,
+        at: Head,
+    ) -> Result<Registered, ControlError> {
         check("consumer", name, MAX_CONSUMER_BYTES)?;
         self.change(at.epoch, Again::Yes, |cell| {
             if let Some(pin) = cell.pin(name) {
@@ -190,7 +196,7 @@ impl Control {
             if cell.consumers.len() >= MAX_CONSUMERS {
                 return Err(ControlError::Full { family: self.family.clone() });
             }
-            Ok(Write(Registered::Pinned(cell.set_pin(name, at.offset))))
+            Ok(Write(Registered::Pinned(cell.pin_of_instance(name, instance, at.offset))))
         })
         .await
     }
@@ -211,7 +217,7 @@ impl Control {
         .await
     }
 
-    /// Moves a consumer's pin anywhere at or above the ceiling, and into the present epoch: an operator's seek.
+    /// Moves a consumer's pin anywhere at or above the ceiling, or anywhere on, and into the present epoch: an operator's seek.
     ///
     /// # Cancel safety
     /// As [`register`](Self::register).
@@ -219,8 +225,8 @@ impl Control {
         self.change(to.epoch, Again::Yes, |cell| {
             Ok(match cell.pin(name) {
                 None => Keep(Moved::Unregistered),
-                Some(_) if to.offset.0 < cell.ceiling => {
-                    Keep(Moved::BelowCeiling { lowest: Offset(cell.ceiling) })
+                Some(_) if to.offset.0 < cell.lowest_possible(name) => {
+                    Keep(Moved::BelowCeiling { lowest: Offset(cell.lowest_possible(name)) })
                 }
                 // Written even where it is there already: what was loaded may lag.
                 Some(_) => Write(Moved::Pinned(cell.set_pin(name, to.offset))),
@@ -241,8 +247,8 @@ impl Control {
             .await
     }
 
-    /// Announces that records below `to` may be dropped soon, as far as no consumer needs them; answers the ceiling that now
-    /// holds in this epoch, which may be higher. It never falls.
+    /// Announces that records below `to` may be dropped soon, as far as no consumer of all instances needs them; answers the ceiling
+    /// that now holds in this epoch, which may be higher. It never falls.
     ///
     /// # Cancel safety
     /// As [`register`](Self::register).
@@ -263,16 +269,20 @@ impl Control {
         .await
     }
 
-    /// Confirms by a write that an announcement still stands; `false` where the cell is another one since, which may have announced
-    /// the same just now.
+    /// Confirms by a write that an announcement still stands, and answers what consumers of single instances need of them; `None` where
+    /// the cell is another one since, which may have announced the same just now.
+    ///
+    /// Who registers after this write finds the ceiling announced, and who moves a pin finds what it keeps: neither needs what the
+    /// answer lets go of.
     ///
     /// # Cancel safety
     /// As [`register`](Self::register).
-    pub(crate) async fn confirm(&self, announced: &Announced) -> Result<bool, ControlError> {
+    pub(crate) async fn confirm(&self, announced: &Announced) -> Result<Option<Pinned>, ControlError> {
         let Announced { ceiling, birth } = announced;
         self.change(ceiling.epoch, Again::Yes, |cell| {
             let stands = cell.birth == *birth && cell.ceiling >= ceiling.offset.0;
-            Ok(if stands { Write(true) } else { Keep(false) })
+            let pinned = if self.rules.respect_pins { cell.pinned() } else { Pinned::default() };
+            Ok(if stands { Write(Some(pinned)) } else { Keep(None) })
         })
         .await
     }

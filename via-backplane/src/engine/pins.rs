@@ -16,6 +16,8 @@ pub struct Pin {
     /// Every record of this epoch at or above this offset is kept. A pin of another epoch than the log's lets nothing be dropped
     /// until it is moved or taken out.
     pub at: Head,
+    /// The only instance whose records are kept: a consumer of one keeps no other. `None` if all are.
+    pub instance: Option<String>,
 }
 
 /// What became of rebuilding a family's control cell.
@@ -136,7 +138,7 @@ impl Engine {
     /// Dropping the future abandons the answer, not the write under way. Call it again.
     pub async fn pin(&self, family: &str, name: &str, at: Head) -> Result<Head, PinError> {
         let control = self.control(family)?;
-        match control.register(name, at).await? {
+        match control.register(name, None, at).await? {
             Registered::Pinned(pin) => Ok(Head { epoch: pin.epoch, offset: pin.offset }),
             Registered::BelowCeiling { lowest } => Err(PinError::below(control.family(), lowest)),
         }
@@ -182,9 +184,9 @@ impl Engine {
     /// Cancel-safe.
     pub async fn pins(&self, family: &str) -> Result<Vec<Pin>, PinError> {
         let pins = self.control(family)?.pins().await?;
-        let pin = |(name, pin): (String, super::control::Pin)| {
+        let pin = |(name, instance, pin): (String, Option<String>, super::control::Pin)| {
             let at = Head { epoch: pin.epoch, offset: pin.offset };
-            Pin { name, at }
+            Pin { name, at, instance }
         };
         Ok(pins.into_iter().map(pin).collect())
     }

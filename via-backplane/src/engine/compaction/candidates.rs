@@ -109,6 +109,11 @@ impl Candidates {
 }
 
 impl Candidate {
+    /// Its instance; empty where the key has none.
+    pub(super) fn instance(&self) -> &str {
+        self.key.instance_name().unwrap_or_default()
+    }
+
     /// How far it may be compacted under this ceiling.
     pub(super) fn limit(&self, ceiling: Head) -> Offset {
         self.before.offset.min(ceiling.offset)

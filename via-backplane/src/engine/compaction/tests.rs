@@ -150,7 +150,7 @@ async fn a_pause_of_any_length_ends_in_a_confirmation() {
     stage.candidates.offer(&room(1), at(1, 40));
     sleep(Duration::from_secs(1)).await;
     stage.bench.store.remove(&crate::internal_cell(&["control", "rooms"]));
-    stage.control.register("ship", at(1, 10)).await.expect("registered");
+    stage.control.register("ship", None, at(1, 10)).await.expect("registered");
     tokio::time::advance(Duration::from_secs(3_600)).await;
     stage.until_compacted(1).await;
     assert_eq!(stage.compacted(), [(room(1), Offset(10))], "the wait was for another cell");
@@ -181,7 +181,7 @@ async fn a_clock_that_is_behind_the_runtimes_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_dropped_that_a_consumer_needs_until_it_has_moved_on() {
     let stage = stage();
-    stage.control.register("ship", at(1, 30)).await.expect("registered");
+    stage.control.register("ship", None, at(1, 30)).await.expect("registered");
     stage.candidates.offer(&room(1), at(1, 80));
     stage.until_compacted(1).await;
     assert_eq!(stage.compacted(), [(room(1), Offset(30))]);
@@ -196,6 +196,25 @@ async fn nothing_is_dropped_that_a_consumer_needs_until_it_has_moved_on() {
     let limits: Vec<_> = stage.compacted().iter().map(|(_, before)| before.0).collect();
     assert_eq!(limits, [30, 50, 80]);
     assert!(stage.candidates.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_consumer_of_an_instance_needs_keeps_no_other_instance() {
+    let stage = stage();
+    stage.control.register("watch", Some("1"), at(1, 30)).await.expect("registered");
+    for n in 1..=2 {
+        stage.candidates.offer(&room(n), at(1, 80));
+    }
+    stage.until_compacted(2).await;
+    assert_eq!(stage.compacted(), [(room(1), Offset(30)), (room(2), Offset(80))]);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(stage.compacted().len(), 2, "what has nothing to gain is left alone");
+    stage.control.advance("watch", at(1, 50)).await.expect("moved");
+    stage.until_compacted(3).await;
+    stage.control.forget("watch").await.expect("forgotten");
+    stage.until_compacted(4).await;
+    let limits: Vec<_> = stage.compacted().iter().map(|(_, before)| before.0).collect();
+    assert_eq!(limits, [30, 80, 50, 80]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,7 +371,7 @@ mod without_its_rules {
         stage.candidates.offer(&room(1), at(1, 40));
         sleep(Duration::from_secs(59)).await;
         stage.bench.store.remove(&crate::internal_cell(&["control", "rooms"]));
-        stage.control.register("ship", at(1, 10)).await.expect("registered");
+        stage.control.register("ship", None, at(1, 10)).await.expect("registered");
         stage.until_compacted(1).await;
         assert_eq!(stage.compacted(), [(room(1), Offset(40))]);
     }

@@ -363,7 +363,7 @@ impl Registration<'_> {
             let cell = match &options.successor_of {
                 Some(prior) => {
                     let start = self.prior(prior).await?.committed();
-                    keep_from(self.control, self.name, needed(&start)).await?;
+                    keep_from(self.control, self.name, instance_of(self.selector), needed(&start)).await?;
                     ConsumerCell::new(self.selector, start).waiting_for(prior)
                 }
                 None => ConsumerCell::new(self.selector, self.pin(options.start_at).await?),
@@ -411,10 +411,7 @@ impl Registration<'_> {
         if cell.is_of(self.selector) {
             return Ok(());
         }
-        let wanted = match self.selector {
-            Selector::Key(key) => key.instance_name().map(str::to_owned),
-            Selector::Family(_) => None,
-        };
+        let wanted = instance_of(self.selector).map(str::to_owned);
         let (family, name) = (self.selector.family().clone(), self.name.to_owned());
         Err(ConsumerError::OtherRecords {
             family,
@@ -428,7 +425,7 @@ impl Registration<'_> {
     async fn pin(&self, start_at: StartAt) -> Result<Cursor, ConsumerError> {
         let head = self.control.head().await.map_err(ConsumerError::Backend)?;
         let start = start_at.cursor(head);
-        match self.control.register(self.name, needed(&start)).await {
+        match self.control.register(self.name, instance_of(self.selector), needed(&start)).await {
             // One that was pinned and has no cell was about to be registered by a pod that died: it begins where that wanted.
             Ok(Registered::Pinned(pin)) => {
                 Ok(Cursor { epoch: pin.epoch, offset: Offset(pin.offset.0.saturating_sub(1)), ..start })
@@ -498,6 +495,14 @@ impl Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("name", &self.name).field("now", &*self.follow.borrow()).finish()
+    }
+}
+
+/// The instance that it is about; `None` if it is about the whole family.
+fn instance_of(selector: &Selector) -> Option<&str> {
+    match selector {
+        Selector::Key(key) => key.instance_name(),
+        Selector::Family(_) => None,
     }
 }
 

@@ -119,7 +119,7 @@ impl Engine {
         let family = Family::new(family)?;
         let pins = control_of(&self.core, &family).pins().await.map_err(refused)?;
         let mut states = Vec::new();
-        for (name, _) in pins {
+        for (name, ..) in pins {
             let named = NamedConsumer { core: self.core.clone(), family: family.clone(), name };
             match named.state().await {
                 Ok(state) => states.push(state),
@@ -232,14 +232,14 @@ impl NamedConsumer {
     /// # Cancel safety
     /// As [`pause`](Self::pause).
     pub async fn seek(&self, to: StartAt) -> Result<(), ConsumerError> {
-        self.load().await?;
+        let cell = self.load().await?.value;
         let control = control_of(&self.core, &self.family);
         let head = control.head().await.map_err(ConsumerError::Backend)?;
         let target = to.cursor(head);
         // Before and after: until the cell says so, its owner may move the pin on.
-        keep_from(&control, &self.name, needed(&target)).await?;
+        keep_from(&control, &self.name, cell.instance(), needed(&target)).await?;
         self.change(|cell| cell.seek(target)).await?;
-        keep_from(&control, &self.name, needed(&target)).await?;
+        keep_from(&control, &self.name, cell.instance(), needed(&target)).await?;
         tracing::warn!(family = %self.family, consumer = %self.name, after = %target.offset, "a consumer was told where to go on");
         Ok(())
     }
@@ -320,10 +320,15 @@ pub(super) fn control_of(core: &Core, family: &Family) -> Control {
 }
 
 /// Has everything at or above an offset kept for a consumer, from now on.
-pub(super) async fn keep_from(control: &Control, name: &str, wanted: Head) -> Result<(), ConsumerError> {
+pub(super) async fn keep_from(
+    control: &Control,
+    name: &str,
+    instance: Option<&str>,
+    wanted: Head,
+) -> Result<(), ConsumerError> {
     let family = || control.family().clone();
     let below = |lowest| Err(ConsumerError::BelowCeiling { family: family(), lowest });
-    match control.register(name, wanted).await.map_err(refused)? {
+    match control.register(name, instance, wanted).await.map_err(refused)? {
         Registered::Pinned(pin) if pin.epoch == wanted.epoch && pin.offset <= wanted.offset => Ok(()),
         Registered::BelowCeiling { lowest } => below(lowest),
         Registered::Pinned(_) => match control.move_to(name, wanted).await.map_err(refused)? {

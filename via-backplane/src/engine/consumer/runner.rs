@@ -201,7 +201,7 @@ impl<E: Event> Runner<E> {
         if head.epoch != committed.epoch {
             return Ok(Footing::Blocked(Block::Replaced));
         }
-        match keep_from(&self.control, &self.name, needed(&committed)).await {
+        match keep_from(&self.control, &self.name, cell.instance(), needed(&committed)).await {
             Ok(()) => Ok(Footing::Firm),
             Err(ConsumerError::BelowCeiling { lowest, .. }) => Ok(Footing::Blocked(Block::Gone { lowest })),
             Err(ConsumerError::ControlLost { .. }) => Ok(Footing::Blocked(Block::ControlLost)),

@@ -1,5 +1,7 @@
 //! A control cell as it is stored, and what may be made of it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::{Epoch, Offset, engine::owned_cell::Owned};
@@ -12,6 +14,17 @@ pub(crate) const MAX_CONSUMERS: usize = 1_024;
 pub(crate) struct Pin {
     pub(crate) epoch: Epoch,
     pub(crate) offset: Offset,
+}
+
+/// What consumers of single instances need of them: such a one keeps its own instance from being compacted, and no other.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Pinned(BTreeMap<String, Offset>);
+
+impl Pinned {
+    /// Below which offset an instance's records may go, as far as its own consumers say.
+    pub(crate) fn limit(&self, instance: &str) -> Offset {
+        self.0.get(instance).copied().unwrap_or(Offset(u64::MAX))
+    }
 }
 
 /// See `proto/control.proto`.
@@ -38,6 +51,9 @@ pub(super) struct Consumer {
     /// The epoch of the pin, where it is not the cell's.
     #[prost(bytes = "bytes", tag = "3")]
     epoch: Bytes,
+    /// The only instance it is about; empty if it is about all of them.
+    #[prost(string, tag = "4")]
+    instance: String,
 }
 
 impl Owned for ControlCell {
@@ -73,23 +89,54 @@ impl ControlCell {
     pub(super) fn highest_possible(&self) -> u64 {
         let of_pin =
             |consumer: &Consumer| if consumer.epoch.is_empty() { consumer.pin } else { self.ceiling };
-        self.consumers.iter().map(of_pin).min().unwrap_or(u64::MAX)
+        let of_family = self.consumers.iter().filter(|consumer| consumer.instance.is_empty());
+        of_family.map(of_pin).min().unwrap_or(u64::MAX)
     }
 
-    pub(super) fn pins(&self) -> Vec<(String, Pin)> {
-        self.consumers.iter().map(|consumer| (consumer.name.clone(), self.pin_of(consumer))).collect()
+    /// What consumers of single instances need. Of one whose pin is of another epoch nobody knows, so that nothing of its instance
+    /// is dropped.
+    pub(super) fn pinned(&self) -> Pinned {
+        let mut pinned = BTreeMap::new();
+        for consumer in self.consumers.iter().filter(|consumer| !consumer.instance.is_empty()) {
+            let pin = if consumer.epoch.is_empty() { Offset(consumer.pin) } else { Offset::BEGIN };
+            let lowest = pinned.entry(consumer.instance.clone()).or_insert(pin);
+            *lowest = pin.min(*lowest);
+        }
+        Pinned(pinned)
+    }
+
+    /// The lowest offset that can be pinned under a name: what is announced may be gone, but for what the name itself keeps.
+    pub(super) fn lowest_possible(&self, name: &str) -> u64 {
+        let own = self.find(name).ok().map(|at| &self.consumers[at]).filter(|own| own.epoch.is_empty());
+        own.map_or(self.ceiling, |own| own.pin.min(self.ceiling))
+    }
+
+    /// By name, with the instance that each is about.
+    pub(super) fn pins(&self) -> Vec<(String, Option<String>, Pin)> {
+        let of = |consumer: &Consumer| (!consumer.instance.is_empty()).then(|| consumer.instance.clone());
+        self.consumers
+            .iter()
+            .map(|consumer| (consumer.name.clone(), of(consumer), self.pin_of(consumer)))
+            .collect()
     }
 
     pub(super) fn pin(&self, name: &str) -> Option<Pin> {
         self.find(name).ok().map(|at| self.pin_of(&self.consumers[at]))
     }
 
-    /// Pins an offset of the cell's epoch.
+    /// Pins an offset of the cell's epoch, for a consumer of all instances if its name is new.
     pub(super) fn set_pin(&mut self, name: &str, offset: Offset) -> Pin {
-        let consumer = Consumer { name: name.to_owned(), pin: offset.0, epoch: Bytes::new() };
+        self.pin_of_instance(name, None, offset)
+    }
+
+    /// Pins an offset of the cell's epoch, for a consumer of this instance if its name is new.
+    pub(super) fn pin_of_instance(&mut self, name: &str, instance: Option<&str>, offset: Offset) -> Pin {
         match self.find(name) {
-            Ok(at) => self.consumers[at] = consumer,
-            Err(at) => self.consumers.insert(at, consumer),
+            Ok(at) => (self.consumers[at].pin, self.consumers[at].epoch) = (offset.0, Bytes::new()),
+            Err(at) => {
+                let (name, instance) = (name.to_owned(), instance.unwrap_or_default().to_owned());
+                self.consumers.insert(at, Consumer { name, pin: offset.0, epoch: Bytes::new(), instance });
+            }
         }
         Pin { epoch: self.epoch().unwrap_or_default(), offset }
     }
@@ -135,6 +182,7 @@ mod tests {
         let mut cell = ControlCell::new(Epoch(0x0102_0304), Offset(70), 0x0b);
         cell.set_pin("ship", Offset(90));
         cell.set_pin("bill/eu", Offset(300));
+        cell.pin_of_instance("watch", Some("eu"), Offset(80));
         cell.begin(Epoch(u128::MAX - 1), Epoch(0x0102_0304), Offset(5));
         cell.set_pin("ship", Offset(5));
         cell
@@ -170,6 +218,22 @@ mod tests {
         assert_eq!(cell.highest_possible(), 5, "of `bill/eu` nobody knows what it needs");
         cell.set_pin("bill/eu", Offset(60));
         assert_eq!(cell.highest_possible(), 60);
+    }
+
+    #[test]
+    fn a_pin_of_an_instance_holds_that_one_alone() {
+        let mut cell = ControlCell::new(Epoch(1), Offset(70), 7);
+        cell.pin_of_instance("watch", Some("eu"), Offset(80));
+        cell.pin_of_instance("count", Some("eu"), Offset(75));
+        assert_eq!((cell.highest_possible(), cell.pinned().limit("eu")), (u64::MAX, Offset(75)));
+        assert_eq!(cell.pinned().limit("us"), Offset(u64::MAX));
+        cell.ceiling = 1_000;
+        assert_eq!((cell.lowest_possible("count"), cell.lowest_possible("new")), (75, 1_000));
+        cell.set_pin("count", Offset(90));
+        assert_eq!(cell.pinned().limit("eu"), Offset(80), "it stays of its instance");
+        cell.begin(Epoch(2), Epoch(1), Offset(0));
+        assert_eq!(cell.pinned().limit("eu"), Offset::BEGIN, "nobody knows what it needs");
+        assert_eq!(cell.lowest_possible("count"), 0);
     }
 
     #[test]

@@ -40,7 +40,8 @@ fn another(bench: &Bench, seed: u64) -> (Arc<Bench>, Control) {
 async fn stored(bench: &Bench) -> Option<(Head, Vec<(String, Pin)>)> {
     let (_, control) = another(bench, 9);
     let ceiling = control.ceiling().await.expect("readable")?;
-    Some((ceiling, control.pins().await.expect("readable")))
+    let pins = control.pins().await.expect("readable");
+    Some((ceiling, pins.into_iter().map(|(name, _, pin)| (name, pin)).collect()))
 }
 
 fn floor(bench: &Bench, floor: u64) {
@@ -51,7 +52,7 @@ fn floor(bench: &Bench, floor: u64) {
 async fn a_registration_pins_the_ceiling_until_it_is_forgotten() {
     let (_bench, control) = fresh();
     assert_eq!(control.ceiling().await.expect("loaded"), None);
-    let pinned = control.register("ship", at(1, 20)).await.expect("registered");
+    let pinned = control.register("ship", None, at(1, 20)).await.expect("registered");
     assert_eq!(pinned, Registered::Pinned(pin(1, 20)));
     assert_eq!(control.raise(at(1, 90)).await.expect("raised").ceiling.offset, Offset(20));
     assert_eq!(control.advance("ship", at(1, 50)).await.expect("moved"), Moved::Pinned(pin(1, 50)));
@@ -70,12 +71,12 @@ async fn a_registration_pins_the_ceiling_until_it_is_forgotten() {
 #[tokio::test]
 async fn a_name_that_is_registered_keeps_its_pin() {
     let (bench, control) = fresh();
-    control.register("ship", at(1, 20)).await.expect("registered");
+    control.register("ship", None, at(1, 20)).await.expect("registered");
     for other in [5, 20, 70] {
-        let again = control.register("ship", at(1, other)).await.expect("registered");
+        let again = control.register("ship", None, at(1, other)).await.expect("registered");
         assert_eq!(again, Registered::Pinned(pin(1, 20)));
     }
-    control.register("bill", at(1, 30)).await.expect("registered");
+    control.register("bill", None, at(1, 30)).await.expect("registered");
     let (_, pins) = stored(&bench).await.expect("a cell");
     assert_eq!(pins, [("bill".to_owned(), pin(1, 30)), ("ship".to_owned(), pin(1, 20))], "by name");
 }
@@ -83,7 +84,7 @@ async fn a_name_that_is_registered_keeps_its_pin() {
 #[tokio::test]
 async fn a_pin_moves_on_and_never_back_but_by_a_seek() {
     let (bench, control) = fresh();
-    control.register("ship", at(1, 20)).await.expect("registered");
+    control.register("ship", None, at(1, 20)).await.expect("registered");
     control.advance("ship", at(1, 50)).await.expect("moved");
     assert_eq!(control.advance("ship", at(1, 30)).await.expect("kept"), Moved::Pinned(pin(1, 50)));
     assert_eq!(control.move_to("ship", at(1, 30)).await.expect("moved"), Moved::Pinned(pin(1, 30)));
@@ -96,16 +97,16 @@ async fn a_pin_moves_on_and_never_back_but_by_a_seek() {
 #[tokio::test]
 async fn starting_or_seeking_below_the_ceiling_is_refused_naming_the_lowest_offset() {
     let (bench, control) = fresh();
-    control.register("ship", at(1, 60)).await.expect("registered");
+    control.register("ship", None, at(1, 60)).await.expect("registered");
     control.raise(at(1, 60)).await.expect("raised");
     let before = stored(&bench).await;
     let lowest = Offset(60);
-    let late = control.register("bill", at(1, 59)).await.expect("answered");
+    let late = control.register("bill", None, at(1, 59)).await.expect("answered");
     assert_eq!(late, Registered::BelowCeiling { lowest });
     let back = control.move_to("ship", at(1, 59)).await.expect("answered");
     assert_eq!(back, Moved::BelowCeiling { lowest });
     assert_eq!(stored(&bench).await, before, "nothing was written");
-    let lowest = control.register("bill", at(1, 60)).await.expect("answered");
+    let lowest = control.register("bill", None, at(1, 60)).await.expect("answered");
     assert_eq!(lowest, Registered::Pinned(pin(1, 60)), "what was named is possible");
 }
 
@@ -119,13 +120,13 @@ async fn the_registry_is_bounded_and_names_are_too() {
     let put =
         owned_cell::put_at(&bench.store, &Counting::from(3), &control.key, Expected::Absent, cell).await;
     assert!(matches!(put, Ok(Put::Written(_))), "{put:?}");
-    let full = control.register("one more", at(1, 7)).await;
+    let full = control.register("one more", None, at(1, 7)).await;
     assert!(matches!(full, Err(ControlError::Full { .. })), "{full:?}");
-    control.register("consumer-5", at(1, 7)).await.expect("it has its place");
+    control.register("consumer-5", None, at(1, 7)).await.expect("it has its place");
     control.forget("consumer-5").await.expect("forgotten");
-    control.register("one more", at(1, 7)).await.expect("there is room");
+    control.register("one more", None, at(1, 7)).await.expect("there is room");
     for name in [String::new(), "x".repeat(MAX_CONSUMER_BYTES + 1)] {
-        let refused = control.register(&name, at(1, 7)).await;
+        let refused = control.register(&name, None, at(1, 7)).await;
         assert!(matches!(refused, Err(ControlError::InvalidName(_))), "{refused:?}");
     }
 }
@@ -144,7 +145,7 @@ enum Deed {
 impl Deed {
     async fn done(&self, control: &Control, epoch: u128) -> Result<String, ControlError> {
         Ok(match self {
-            Self::Register(to) => format!("{:?}", control.register("ship", at(epoch, *to)).await?),
+            Self::Register(to) => format!("{:?}", control.register("ship", None, at(epoch, *to)).await?),
             Self::Advance(to) => format!("{:?}", control.advance("ship", at(epoch, *to)).await?),
             Self::MoveTo(to) => format!("{:?}", control.move_to("ship", at(epoch, *to)).await?),
             Self::Forget => format!("{:?}", control.forget("ship").await?),
@@ -212,7 +213,7 @@ async fn no_interleaving_leaves_a_pin_below_the_ceiling() {
                 let (bench, control) = fresh();
                 control.raise(at(1, 3)).await.expect("raised");
                 if registered {
-                    control.register("ship", at(1, 20)).await.expect("registered");
+                    control.register("ship", None, at(1, 20)).await.expect("registered");
                 }
                 races_a_raise(&bench, &rival, 6, schedule).await;
             }
@@ -293,7 +294,7 @@ async fn begun(script: impl FnOnce(MapStore) -> MapStore) -> (Arc<Bench>, Contro
     let (faulty, by_faulty) = control(bench.another(script), 1);
     let (_, control) = control(bench, 0);
     let announced = control.raise(at(1, 10)).await.expect("raised");
-    control.register("ship", at(1, 20)).await.expect("registered");
+    control.register("ship", None, at(1, 20)).await.expect("registered");
     (faulty, by_faulty, announced)
 }
 
@@ -308,7 +309,7 @@ fn deeds(announced: &Announced) -> [(Deed, &'static str); DEEDS] {
         (Deed::MoveTo(2), "BelowCeiling { lowest: Offset(10) }"),
         (Deed::Forget, "true"),
         (Deed::Raise(30), "Offset(20)"),
-        (Deed::Confirm(announced.clone()), "true"),
+        (Deed::Confirm(announced.clone()), "Some(Pinned({}))"),
     ]
 }
 
@@ -366,11 +367,11 @@ async fn a_lagging_load_changes_no_outcome() {
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_only_a_lagging_load_sees_is_not_relied_on() {
     let (bench, control) = fresh();
-    control.register("ship", at(1, 20)).await.expect("registered");
+    control.register("ship", None, at(1, 20)).await.expect("registered");
     control.forget("ship").await.expect("forgotten");
     let (_, lagging) = self::control(bench.another(|store| store.script(0, Fault::Lag)), 1);
     assert_eq!(
-        lagging.register("ship", at(1, 30)).await.expect("registered"),
+        lagging.register("ship", None, at(1, 30)).await.expect("registered"),
         Registered::Pinned(pin(1, 30))
     );
     assert_eq!(stored(&bench).await.expect("a cell").1, [("ship".to_owned(), pin(1, 30))]);
@@ -389,9 +390,9 @@ async fn what_was_overwritten_before_its_answer_is_made_again_but_for_forgetting
         let (_, other) = another(&bench, 5);
         let (answer, ()) = tokio::join!(deed.done(&control, 1), async {
             bench.store.paused().await;
-            other.register("somebody", at(1, 90)).await.expect("registered");
+            other.register("somebody", None, at(1, 90)).await.expect("registered");
             if matches!(deed, Deed::Forget) {
-                other.register("ship", at(1, 25)).await.expect("registered again");
+                other.register("ship", None, at(1, 25)).await.expect("registered again");
             }
             bench.store.resume();
         });
@@ -412,7 +413,7 @@ async fn what_was_overwritten_before_its_answer_is_made_again_but_for_forgetting
 #[tokio::test(start_paused = true)]
 async fn a_missing_cell_of_a_compacted_family_stops_everything() {
     let (bench, control) = fresh();
-    control.register("ship", at(1, 20)).await.expect("registered");
+    control.register("ship", None, at(1, 20)).await.expect("registered");
     let announced = control.raise(at(1, 20)).await.expect("raised");
     floor(&bench, 15);
     bench.store.remove(&control.key);
@@ -431,9 +432,9 @@ async fn a_rebuilt_cell_announces_everything_that_may_be_gone() {
     assert_eq!(control.rebuild().await.expect("rebuilt"), Rebuilt::Anew { ceiling: at(1, 100) });
     bench.log.set_head(200);
     assert_eq!(control.rebuild().await.expect("whole"), Rebuilt::Whole { ceiling: at(1, 100) });
-    let refused = control.register("ship", at(1, 99)).await.expect("answered");
+    let refused = control.register("ship", None, at(1, 99)).await.expect("answered");
     assert_eq!(refused, Registered::BelowCeiling { lowest: Offset(100) });
-    control.register("ship", at(1, 100)).await.expect("registered");
+    control.register("ship", None, at(1, 100)).await.expect("registered");
     assert_eq!(
         control.raise(at(1, 150)).await.expect("raised").ceiling.offset,
         Offset(100),
@@ -444,7 +445,7 @@ async fn a_rebuilt_cell_announces_everything_that_may_be_gone() {
 #[tokio::test(start_paused = true)]
 async fn rebuilding_replaces_what_is_damaged_and_nothing_that_is_not_known() {
     let (bench, control) = fresh();
-    control.register("ship", at(1, 20)).await.expect("registered");
+    control.register("ship", None, at(1, 20)).await.expect("registered");
     let good = bench.store.bytes(&control.key).expect("stored");
     bench.store.overwrite(&control.key, &b"damaged"[..]);
     let garbled = control.raise(at(1, 30)).await.expect_err("damaged");
@@ -476,15 +477,21 @@ async fn rebuilding_survives_a_fault_at_any_call() {
 #[tokio::test]
 async fn another_epoch_begins_at_its_beginning_and_forgets_nobody() {
     let (bench, control) = fresh();
-    control.register("ship", at(1, 60)).await.expect("registered");
+    control.register("ship", None, at(1, 60)).await.expect("registered");
     control.raise(at(1, 50)).await.expect("raised");
     bench.log.recreate(2, 500);
     let late = control.raise(at(1, 60)).await.expect("the cell knows no other epoch yet");
     assert_eq!(late.ceiling, at(1, 60), "and of a log that is gone nothing can be dropped");
     // Where it stood means nothing here, so nothing may be dropped until an operator has moved it.
     assert_eq!(control.raise(at(2, 300)).await.expect("clamped").ceiling.offset, Offset::BEGIN);
-    assert_eq!(control.register("bill", at(2, 0)).await.expect("answered"), Registered::Pinned(pin(2, 0)));
-    assert_eq!(control.register("ship", at(2, 0)).await.expect("answered"), Registered::Pinned(pin(1, 60)));
+    assert_eq!(
+        control.register("bill", None, at(2, 0)).await.expect("answered"),
+        Registered::Pinned(pin(2, 0))
+    );
+    assert_eq!(
+        control.register("ship", None, at(2, 0)).await.expect("answered"),
+        Registered::Pinned(pin(1, 60))
+    );
     assert_eq!(control.advance("ship", at(2, 70)).await.expect("answered"), Moved::OtherEpoch(pin(1, 60)));
     let old = control.raise(at(1, 70)).await;
     assert!(matches!(old, Err(ControlError::EpochChanged { present: Epoch(2) })), "{old:?}");
@@ -503,7 +510,7 @@ async fn a_log_restored_with_its_floors_counts_as_announced_below_its_head() {
     bench.log.recreate(2, 80);
     floor(&bench, 40);
     assert_eq!(
-        control.register("ship", at(2, 79)).await.expect("answered"),
+        control.register("ship", None, at(2, 79)).await.expect("answered"),
         Registered::BelowCeiling { lowest: Offset(80) }
     );
     assert_eq!(control.raise(at(2, 10)).await.expect("answered").ceiling.offset, Offset(80));
@@ -514,16 +521,19 @@ async fn only_the_cell_that_announced_it_confirms_a_ceiling() {
     let (bench, control) = fresh();
     let announced = control.raise(at(1, 50)).await.expect("raised");
     let rev = bench.store.load(&control.key).await.expect("loaded").expect("stored").rev;
-    assert!(control.confirm(&announced).await.expect("answered"));
+    assert!(control.confirm(&announced).await.expect("answered").is_some());
     let after = bench.store.load(&control.key).await.expect("loaded").expect("stored").rev;
     assert!(after > rev, "a confirmation is a write");
     control.raise(at(1, 60)).await.expect("raised");
-    assert!(control.confirm(&announced).await.expect("answered"), "and stands under a higher one");
+    assert!(control.confirm(&announced).await.expect("answered").is_some(), "and stands under a higher one");
     bench.store.remove(&control.key);
-    assert!(!control.confirm(&announced).await.expect("answered"), "a cell that was lost announces nothing");
+    assert!(
+        control.confirm(&announced).await.expect("answered").is_none(),
+        "a cell that was lost announces nothing"
+    );
     // Another pod has made the cell again and announced as much: just now, while tails may still believe in none.
     control.raise(at(1, 60)).await.expect("raised");
-    assert!(!control.confirm(&announced).await.expect("answered"), "it is another cell");
+    assert!(control.confirm(&announced).await.expect("answered").is_none(), "it is another cell");
     bench.log.recreate(2, 80);
     control.raise(at(2, 60)).await.expect("raised");
     let changed = control.confirm(&announced).await;
@@ -534,5 +544,21 @@ async fn only_the_cell_that_announced_it_confirms_a_ceiling() {
 async fn a_backplane_without_a_compactor_has_lost_no_cell() {
     let (bench, control) = control(Bench::new(MapStore::new()).without_compactor(), 0);
     floor(&bench, 15);
-    control.register("ship", at(1, 0)).await.expect("registered");
+    control.register("ship", None, at(1, 0)).await.expect("registered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_of_an_instance_moves_below_the_ceiling_as_far_back_as_it_keeps() {
+    let (_, control) = fresh();
+    assert!(matches!(control.register("watch", Some("eu"), at(1, 30)).await, Ok(Registered::Pinned(_))));
+    let announced = control.raise(at(1, 80)).await.expect("raised");
+    assert_eq!(announced.ceiling, at(1, 80), "it holds nobody else");
+    let pinned = control.confirm(&announced).await.expect("answered").expect("it stands");
+    assert_eq!((pinned.limit("eu"), pinned.limit("us")), (Offset(30), Offset(u64::MAX)));
+    assert!(matches!(control.advance("watch", at(1, 40)).await, Ok(Moved::Pinned(_))), "it moves on");
+    let refused = control.move_to("watch", at(1, 39)).await.expect("answered");
+    assert_eq!(refused, Moved::BelowCeiling { lowest: Offset(40) });
+    assert!(matches!(control.move_to("watch", at(1, 60)).await, Ok(Moved::Pinned(_))));
+    let late = control.register("late", Some("eu"), at(1, 70)).await.expect("answered");
+    assert_eq!(late, Registered::BelowCeiling { lowest: Offset(80) }, "a new one finds what is announced");
 }

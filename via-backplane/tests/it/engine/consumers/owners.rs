@@ -154,6 +154,54 @@ async fn nobody_begins_below_what_may_be_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_consumer_of_an_instance_keeps_no_other_and_misses_nothing() {
+    let memory = InMemory::new();
+    let ledger = Ledger::new();
+    let start = || {
+        Engine::builder(Arc::new(memory.clone()))
+            .deterministic()
+            .with_snapshot_interval(1)
+            .with_compaction_grace(Duration::from_secs(1))
+            .start()
+    };
+    let watching = |engine: &Engine| {
+        let (ledger, idle) = (ledger.clone(), notes(engine).instance("idle").expect("valid"));
+        let handler = move |delivery: Delivery<Noted>| {
+            ledger.note("pod", &delivery);
+            async { Ok::<_, std::io::Error>(()) }
+        };
+        (idle.clone(), idle.on_event("watch", handler))
+    };
+    let engine = start();
+    let (idle, consumer) = watching(&engine);
+    let consumer = consumer.await.expect("registered");
+    let mut last = Offset::BEGIN;
+    for text in ["one", "two"] {
+        last = append(&idle, text).await;
+    }
+    commits(&consumer, last).await;
+    let busy = notes(&engine).instance("busy").expect("valid");
+    let compactor = memory.compactor().expect("memory compacts");
+    busy.loaded().await;
+    for _ in 0..40 {
+        append(&busy, "busy").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let floor = compactor.floor(busy.key()).await.expect("memory answers");
+    assert!(floor > Offset(last.0 + 20), "far above what the other one's consumer stands on: {floor:?}");
+    let pins = engine.pins("notes").await.expect("readable");
+    assert_eq!((pins[0].instance.as_deref(), pins[0].at.offset), (Some("idle"), last));
+    stop(&engine).await;
+    let engine = start();
+    let (idle, consumer) = watching(&engine);
+    let consumer = consumer.await.expect("it goes on where it stood");
+    let last = append(&idle, "three").await;
+    commits(&consumer, last).await;
+    assert_eq!(ledger.texts(), ["one", "two", "three"]);
+    stop(&engine).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hundred_consumers_of_one_family_each_have_every_event() {
     let memory = InMemory::new();
     let engine = pod(&memory);
