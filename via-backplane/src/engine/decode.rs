@@ -4,7 +4,7 @@ use std::any::Any;
 
 use super::supervisor;
 use crate::{
-    DecodeError, Event, RecordId, Recorded, Stored, TraceContext,
+    DecodeError, Event, RecordId, Recorded, Stored,
     envelope::{self, Envelope, EnvelopeError},
 };
 
@@ -36,13 +36,20 @@ pub(crate) enum Undecodable {
 }
 
 pub(crate) fn decode<E: Event>(record: &Stored<'_>) -> Result<Decoded<E>, Problem> {
-    open(record).map(|(decoded, _)| decoded)
+    open(record, |event, envelope| Decoded { at: envelope.recorded(record.offset), event })
 }
 
-/// As [`decode`], with the trace that the event belongs to.
-pub(crate) fn open<E: Event>(record: &Stored<'_>) -> Result<(Decoded<E>, Option<TraceContext>), Problem> {
-    let envelope =
-        Envelope::decode(record.bytes).map_err(|error| Problem::Undecodable(Undecodable::Envelope(error)))?;
+/// Decodes a record, and makes something of its event and of what is around it.
+pub(crate) fn open<E: Event, T>(
+    record: &Stored<'_>,
+    make: impl FnOnce(E, &Envelope<'_>) -> T,
+) -> Result<T, Problem> {
+    let opened = Envelope::decode(record.bytes);
+    // By reference: to copy it would cost as much as decoding a small payload.
+    let envelope = match &opened {
+        Ok(envelope) => envelope,
+        Err(error) => return Err(Problem::Undecodable(Undecodable::Envelope(*error))),
+    };
     if envelope.name != E::NAME {
         return Err(Problem::Unknown { name: envelope.name.to_owned() });
     }
@@ -51,7 +58,7 @@ pub(crate) fn open<E: Event>(record: &Stored<'_>) -> Result<(Decoded<E>, Option<
     }
     let event = E::decode(envelope.version, envelope.codec, envelope.payload)
         .map_err(|error| Problem::Undecodable(Undecodable::Payload(error)))?;
-    Ok((Decoded { at: envelope.recorded(record.offset), event }, envelope.trace))
+    Ok(make(event, envelope))
 }
 
 impl Problem {

@@ -1,7 +1,6 @@
 //! One run of a handler, and how it ends.
 
 use std::{
-    cell::Cell,
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -20,6 +19,7 @@ use crate::{
         decode::{Problem, Undecodable, open},
         supervisor,
     },
+    envelope,
     error::described,
 };
 
@@ -86,36 +86,36 @@ impl<E: Event> Attempts<E> {
             .core
             .times_this_one(TIMED_ONE_IN)
             .then(|| (self.seconds.clone(), tokio::time::Instant::now()));
-        let is_decoded = Cell::new(false);
+        let (mut is_decoded, mut begun) = (false, None);
         // Decoding runs the user's code as well, and so does calling the handler.
-        let begun = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let (decoded, trace) = open::<E>(record)?;
-            is_decoded.set(true);
-            let delivery = Delivery {
-                event: decoded.event,
+        let unwound = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let delivery = open(record, |event, envelope| Delivery {
+                event,
                 key: record.key.clone(),
                 offset: record.offset,
-                id: decoded.at.id(),
-                time: decoded.at.time(),
+                id: envelope.id,
+                time: envelope::system_time(envelope.time),
                 attempt,
                 term,
-                trace,
-            };
-            Ok((self.handler)(delivery, &mut self.spare))
+                trace: envelope.trace,
+            });
+            is_decoded = true;
+            begun = Some(delivery.map(|delivery| (self.handler)(delivery, &mut self.spare)));
         }));
-        match begun {
-            Ok(Ok(Poll::Ready(handled))) => {
+        match (unwound, begun) {
+            (Ok(()), Some(Ok(Poll::Ready(handled)))) => {
                 time(started);
                 Begun::Ended(handled.map_err(|error| described(&*error)))
             }
-            Ok(Ok(Poll::Pending)) => {
+            (Ok(()), Some(Ok(Poll::Pending))) => {
                 let run = self.spare.0.take().expect("it was just begun there");
                 Begun::Runs(finish(run, self.at_most, started).boxed())
             }
-            Ok(Err(Problem::Undecodable(error))) => Begun::Undecodable(described(&error)),
-            Ok(Err(newer)) => Begun::Newer(newer),
-            Err(panic) if is_decoded.get() => Begun::Ended(Err(panicked(&*panic))),
-            Err(panic) => Begun::Undecodable(described(&Undecodable::panicked(&*panic))),
+            (Ok(()), Some(Err(Problem::Undecodable(error)))) => Begun::Undecodable(described(&error)),
+            (Ok(()), Some(Err(newer))) => Begun::Newer(newer),
+            (Ok(()), None) => unreachable!("it comes to its end, or unwinds"),
+            (Err(panic), _) if is_decoded => Begun::Ended(Err(panicked(&*panic))),
+            (Err(panic), _) => Begun::Undecodable(described(&Undecodable::panicked(&*panic))),
         }
     }
 }
