@@ -120,6 +120,18 @@ pub enum ConsumerError {
         /// Who goes on.
         successor: String,
     },
+    /// It waits to take another consumer's place, and begins where that one ends.
+    #[error(
+        "`{name}` of `{family}` is about to take the place of `{prior}`: it is told where to go on once it runs"
+    )]
+    Succeeding {
+        /// The family.
+        family: Family,
+        /// The name.
+        name: String,
+        /// Whose place it takes.
+        prior: String,
+    },
     /// Records below may be gone, so it cannot begin where it was told to.
     #[error("records of `{family}` below {lowest} may be gone: the lowest offset to start at is {lowest}")]
     BelowCeiling {
@@ -160,6 +172,7 @@ impl ConsumerError {
             // A registration that is made again finds its own.
             Self::Backend(error) if error.retry() == Retry::MayDuplicate => Retry::Safe,
             Self::Backend(error) => error.retry(),
+            Self::Succeeding { .. } => Retry::Safe,
             _ => Retry::Never,
         }
     }

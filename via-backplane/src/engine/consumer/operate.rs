@@ -226,13 +226,17 @@ impl NamedConsumer {
     /// What was begun ends, and is not committed. A consumer that stands still because its log was replaced goes on.
     ///
     /// # Errors
-    /// [`ConsumerError::BelowCeiling`], which names the lowest offset possible, if events from there on may be gone; else as
-    /// [`pause`](Self::pause).
+    /// [`ConsumerError::BelowCeiling`], which names the lowest offset possible, if events from there on may be gone;
+    /// [`ConsumerError::Succeeding`] while it waits to take another one's place; else as [`pause`](Self::pause).
     ///
     /// # Cancel safety
     /// As [`pause`](Self::pause).
     pub async fn seek(&self, to: StartAt) -> Result<(), ConsumerError> {
         let cell = self.load().await?.value;
+        if let Some(prior) = cell.waits_for() {
+            let (family, name, prior) = (self.family.clone(), self.name.clone(), prior.to_owned());
+            return Err(ConsumerError::Succeeding { family, name, prior });
+        }
         let control = control_of(&self.core, &self.family);
         let head = control.head().await.map_err(ConsumerError::Backend)?;
         let target = to.cursor(head);

@@ -2,7 +2,7 @@
 
 use tokio::time::sleep;
 use via_backplane::{
-    ConsumerError, ConsumerRunning,
+    ConsumerError, ConsumerRunning, StartAt,
     fault::{Faulty, Kind, Link, Plan},
 };
 
@@ -116,6 +116,9 @@ async fn an_owner_that_went_without_a_word_is_waited_for_as_long_as_its_lease() 
     let second = successor(&green, "green", &ledger).lease(LEASE / 4).await.expect("registered");
     let state = green.consumer("notes", "note-2").expect("valid names").state().await.expect("registered");
     assert_eq!(state.running, ConsumerRunning::Succeeding { prior: "note".to_owned() });
+    let named = green.consumer("notes", "note-2").expect("valid names");
+    let error = named.seek(StartAt::Now).await.expect_err("it begins where the other one ends");
+    assert!(matches!(&error, ConsumerError::Succeeding { prior, .. } if prior == "note"), "{error:?}");
     commits(&second, last).await;
     assert!((LEASE..LEASE * 3 / 2).contains(&killed.elapsed()), "{:?}", killed.elapsed());
     let wanted = [("blue", "in flight"), ("green", "in flight"), ("green", "waiting")];
