@@ -47,8 +47,16 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn begins(&mut self, pod: Pod, delivery: &Delivery<Placed>, at: Instant, is_redriven: bool) {
-        let Delivery { term, offset, attempt, .. } = *delivery;
+    /// Terms count on where another consumer takes the first one's place.
+    pub(super) fn begins(
+        &mut self,
+        pod: Pod,
+        delivery: &Delivery<Placed>,
+        term: u64,
+        at: Instant,
+        is_redriven: bool,
+    ) {
+        let Delivery { offset, attempt, .. } = *delivery;
         let key = delivery.key.to_string();
         if !is_redriven {
             let run = (pod.index, pod.life, key.clone());
@@ -68,6 +76,11 @@ impl Ledger {
 
     pub(super) fn is_handled(&self, offset: Offset) -> bool {
         self.handled.contains(&offset)
+    }
+
+    pub(super) fn has_terms_on_both_sides_of(&self, term: u64) -> bool {
+        let is_above = |attempt: &Attempt| attempt.term > term;
+        self.attempts.iter().any(is_above) && !self.attempts.iter().all(is_above)
     }
 
     pub(super) fn len(&self) -> usize {

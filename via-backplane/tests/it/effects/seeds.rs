@@ -15,8 +15,13 @@ const DISTURBANCES: u64 = 3;
 /// Events that a run has at least.
 const EVENTS: usize = 200;
 
+/// In every fourth run pods come back with a new version.
+fn setup(seed: u64) -> Setup {
+    Setup { seed, rules: Rules::ALL, succeeds: seed % 4 == 3 }
+}
+
 fn run(seed: u64) -> Run {
-    let run = world::run(Setup { seed, rules: Rules::ALL });
+    let run = world::run(setup(seed));
     assert!(run.violations.is_empty(), "{}", complaint(seed, &run));
     assert!(run.disturbances >= DISTURBANCES, "seed {seed} has only {} disturbances", run.disturbances);
     assert!(run.attempts >= EVENTS, "seed {seed} has only {} attempts", run.attempts);
@@ -38,11 +43,14 @@ fn seeds_hold(seeds: Range<u64>) {
     let first = seeds.start;
     let count = env::var("VIA_SIM_SEEDS").map(|count| count.parse().expect("VIA_SIM_SEEDS is a number"));
     let count: u64 = count.unwrap_or(seeds.end - first);
-    let mut letters = 0;
+    let (mut letters, mut succeeded) = (0, 0);
     for seed in first..first + count {
-        letters += run(seed).letters;
+        let run = run(seed);
+        letters += run.letters;
+        succeeded += usize::from(run.has_succeeded);
     }
     assert!(letters > 0, "nothing was ever given up");
+    assert!(succeeded > 0, "no consumer ever took another one's place");
     for seed in first..first + SEEDS_RUN_TWICE {
         let (one, other) = (run(seed).trace, run(seed).trace);
         let line = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
@@ -54,7 +62,7 @@ fn seeds_hold(seeds: Range<u64>) {
 #[test]
 fn the_seed_of_effects_in_the_environment_holds() {
     let seed = env::var("VIA_SIM_SEED").map_or(0, |seed| seed.parse().expect("VIA_SIM_SEED is a number"));
-    let run = world::run(Setup { seed, rules: Rules::ALL });
+    let run = world::run(setup(seed));
     assert!(run.violations.is_empty(), "{}\n{}", run.trace.join("\n"), complaint(seed, &run));
 }
 

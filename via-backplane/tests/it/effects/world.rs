@@ -1,4 +1,5 @@
-//! One run: three pods, a consumer that all of them would run, and a judge whose connection has no faults.
+//! One run: three pods, a consumer that all of them would run, and a judge whose connection has no faults. In some runs every pod comes back
+//! with a new version of the consumer, which takes the old one's place.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -8,8 +9,8 @@ use rand::{RngExt as _, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 use via_backplane::{
-    Backplane, ConsumerRunning, Delivery, Engine, Event, Events, Fold, Offset, Recorded, Rules, Standing,
-    Which,
+    Backplane, ConsumerError, ConsumerRunning, Delivery, Engine, Event, Events, Fold, Offset, Recorded,
+    Rules, Standing, Which,
     fault::{Faults, Faulty, Kind, Link, Plan},
 };
 use via_inmem::InMemory;
@@ -34,6 +35,12 @@ const LIVES: u64 = 2;
 /// How long a run may take, in its own time.
 const AT_MOST: Duration = Duration::from_secs(1_800);
 
+/// The consumer, and its new version.
+const SHIP: &str = "ship";
+const SHIP_2: &str = "ship-2";
+/// What the new version's terms are told by.
+const FIRST_OF_SHIP_2: u64 = 1_000_000;
+
 /// One order; every now and then one that nobody can ship.
 #[derive(Clone, Debug, Serialize, Deserialize, Event)]
 #[event(name = "test.placed")]
@@ -56,6 +63,20 @@ impl Fold<Orders> for Placed {
 pub(super) struct Setup {
     pub(super) seed: u64,
     pub(super) rules: Rules,
+    /// Pods come back with a new version.
+    pub(super) succeeds: bool,
+}
+
+impl Setup {
+    /// What a pod runs in this life.
+    fn consumer(self, life: u64) -> &'static str {
+        if self.succeeds && life > 0 { SHIP_2 } else { SHIP }
+    }
+
+    /// What runs in the end.
+    fn last(self) -> &'static str {
+        self.consumer(LIVES)
+    }
 }
 
 /// What came of it.
@@ -66,6 +87,8 @@ pub(super) struct Run {
     pub(super) disturbances: u64,
     pub(super) attempts: usize,
     pub(super) letters: usize,
+    /// Both versions were given something.
+    pub(super) has_succeeded: bool,
 }
 
 struct World {
@@ -103,6 +126,7 @@ pub(super) fn run(setup: Setup) -> Run {
             disturbances: *world.disturbances.lock(),
             attempts: ledger.len(),
             letters,
+            has_succeeded: ledger.has_terms_on_both_sides_of(FIRST_OF_SHIP_2),
         }
     })
 }
@@ -156,14 +180,15 @@ impl World {
         let engine = self.engine(Arc::new(self.memory.clone()), pod.index, pod.life);
         let same =
             engine.events::<Placed, Orders>(orders.key().family().as_str()).expect("a valid declaration");
+        let name = self.setup.last();
         let consumer =
-            same.on_event("ship", self.handler(pod)).lease(LEASE).await.expect("nothing is in its way");
+            same.on_event(name, self.handler(pod, name)).lease(LEASE).await.expect("nothing is in its way");
         let owns = consumer.stands(|standing| matches!(standing, Standing::Owning { .. }));
         if timeout(LEASE * 3 / 2, owns).await.is_err() {
             self.violation("nobody takes over what was left");
         }
         engine.shutdown(Duration::from_secs(5)).await.expect("no task failed");
-        match judge.consumer("orders", "ship").expect("valid names").state().await {
+        match judge.consumer("orders", name).expect("valid names").state().await {
             Ok(state) if state.owner.is_none() && state.running == ConsumerRunning::Active => {}
             other => self.violation(format!("after every pod has left: {other:?}")),
         }
@@ -255,17 +280,27 @@ impl World {
         let orders = engine.events::<Placed, Orders>("orders").expect("a valid declaration");
         let concurrency = [1, 1, 3][rng.random_range(0..3_usize)];
         let commit = rng.random_range(1..20_usize);
+        let name = self.setup.consumer(pod.life);
         loop {
-            let on_event = orders
-                .on_event("ship", self.handler(pod))
+            let mut on_event = orders
+                .on_event(name, self.handler(pod, name))
                 .lease(LEASE)
                 .max_attempts(MOST_ATTEMPTS)
                 .handler_timeout(Duration::from_secs(2))
                 .retry_backoff(Duration::from_millis(10), Duration::from_secs(1))
                 .commit_every(commit, Duration::from_millis(100))
                 .concurrency(concurrency);
+            if name == SHIP_2 {
+                on_event = on_event.successor_of(SHIP);
+            }
             match on_event.await {
                 Ok(_) => return (engine, faults),
+                Err(ConsumerError::Retired { .. }) if self.setup.succeeds && name == SHIP => {
+                    self.trace(pod, "is too old");
+                    return (engine, faults);
+                }
+                // No pod of the old version has come to register it yet.
+                Err(ConsumerError::Unknown { .. }) if name == SHIP_2 => self.trace(pod, "is early"),
                 Err(error) => self.trace(pod, format!("is not registered: {error}")),
             }
             sleep(Duration::from_millis(rng.random_range(10..200))).await;
@@ -276,6 +311,7 @@ impl World {
     fn handler(
         &self,
         pod: Pod,
+        name: &'static str,
     ) -> impl Fn(Delivery<Placed>) -> futures_util::future::BoxFuture<'static, Result<(), String>>
     + Send
     + Sync
@@ -283,12 +319,14 @@ impl World {
         let seed = self.setup.seed;
         let (ledger, trace, redriving) = (self.ledger.clone(), self.trace.clone(), self.is_redriving.clone());
         move |delivery: Delivery<Placed>| {
-            let Delivery { term, offset, attempt, .. } = delivery;
+            let Delivery { offset, attempt, .. } = delivery;
+            // Whatever the new version begins comes after everything that the old one does.
+            let term = if name == SHIP_2 { delivery.term + FIRST_OF_SHIP_2 } else { delivery.term };
             let mut rng = chance::stream(seed, &[6, term, offset.0, u64::from(attempt)]);
             let (ledger, trace) = (ledger.clone(), trace.clone());
             let is_redriven = *redriving.lock();
             Box::pin(async move {
-                ledger.lock().begins(pod, &delivery, Instant::now(), is_redriven);
+                ledger.lock().begins(pod, &delivery, term, Instant::now(), is_redriven);
                 trace.lock().add(pod, format!("begins {offset} in term {term}, attempt {attempt}"));
                 let mut run = Attempt { ledger, pod, delivery, is_handled: false };
                 let handled = handle(&run.delivery, is_redriven, &mut rng).await;
@@ -329,8 +367,8 @@ impl World {
 
     /// Looks at what is committed, over and over: nothing of it may be without an outcome.
     async fn watch(&self, judge: &Engine) {
-        let named = judge.consumer("orders", "ship").expect("valid names");
-        let letters = judge.dead_letters("orders", "ship").expect("valid names");
+        let of = |name| judge.consumer("orders", name).expect("valid names");
+        let (mut named, mut last) = (of(SHIP), SHIP);
         let log = self.memory.log();
         let orders = judge.events::<Placed, Orders>("orders").expect("a valid declaration");
         let selector = via_backplane::Selector::Family(orders.key().family().clone());
@@ -339,12 +377,18 @@ impl World {
             sleep(Duration::from_millis(250)).await;
             let Ok(state) = named.state().await else { continue };
             let committed = state.committed.offset;
+            if last == SHIP
+                && matches!(of(SHIP_2).state().await, Ok(new) if new.running == ConsumerRunning::Active)
+            {
+                (named, last) = (of(SHIP_2), SHIP_2);
+                continue;
+            }
             if committed < seen {
                 self.violation(format!("what is committed went back from {seen} to {committed}"));
             }
             let range = via_backplane::ReadRange { after: seen, up_to: committed, limit: 1_000 };
             let passed = log.read(&selector, range).await.expect("memory answers");
-            let known: BTreeSet<_> = letters.list().await.iter().map(|letter| letter.at.offset).collect();
+            let known = self.dead(judge).await;
             for record in passed.iter() {
                 if !self.ledger.lock().is_handled(record.offset) && !known.contains(&record.offset) {
                     self.violation(format!(
@@ -357,9 +401,19 @@ impl World {
         }
     }
 
+    /// What either version has given up.
+    async fn dead(&self, judge: &Engine) -> BTreeSet<Offset> {
+        let mut dead = BTreeSet::new();
+        for name in [SHIP, self.setup.last()] {
+            let letters = judge.dead_letters("orders", name).expect("valid names").list().await;
+            dead.extend(letters.iter().map(|letter| letter.at.offset));
+        }
+        dead
+    }
+
     /// Waits until everything is committed.
     async fn is_handled_up_to(&self, judge: &Engine, offsets: &[Offset]) {
-        let named = judge.consumer("orders", "ship").expect("valid names");
+        let named = judge.consumer("orders", self.setup.last()).expect("valid names");
         let last = *offsets.last().expect("there are events");
         let deadline = Instant::now() + Duration::from_secs(600);
         loop {
@@ -373,9 +427,10 @@ impl World {
 
     /// What was given up is what cannot be handled; handled again, it is dead again, and the rest is handled.
     async fn judge_letters(&self, judge: &Engine, offsets: &[Offset], broken: &BTreeSet<Offset>) -> usize {
-        let letters = judge.dead_letters("orders", "ship").expect("valid names");
+        // Nobody runs the old version any more, so that its own letters stay.
+        let letters = judge.dead_letters("orders", self.setup.last()).expect("valid names");
         sleep(Duration::from_secs(1)).await;
-        let dead: BTreeSet<_> = letters.list().await.iter().map(|letter| letter.at.offset).collect();
+        let dead = self.dead(judge).await;
         for offset in offsets {
             let is_handled = self.ledger.lock().is_handled(*offset);
             if !is_handled && !dead.contains(offset) {
@@ -386,9 +441,10 @@ impl World {
             }
         }
         *self.is_redriving.lock() = true;
+        let own = letters.list().await.len();
         let wanted = letters.redrive(Which::All).await.expect("nothing is in its way");
-        if wanted != dead.len() {
-            self.violation(format!("{wanted} letters are wanted again of {}", dead.len()));
+        if wanted != own {
+            self.violation(format!("{wanted} letters are wanted again of {own}"));
         }
         let deadline = Instant::now() + Duration::from_secs(600);
         loop {
