@@ -2,8 +2,8 @@
 //!
 //! Read in this order: `cell.rs` (what is stored), `stillness.rs` and `lease.rs` (who may run it), `window.rs` (what was begun and
 //! handled), `source.rs` (where records come from), `attempt.rs` (one run of a handler), `owner.rs` (the work), `runner.rs` (the task),
-//! `on_event.rs` (how a consumer comes to be), `operate.rs` (what operators do), `spread.rs` (which pod runs how many), `letters.rs`,
-//! `dead.rs` and `redrive.rs` (what was given up).
+//! `on_event.rs` (how a consumer comes to be), `succession.rs` (how one takes another's place), `operate.rs`
+//! (what operators do), `spread.rs` (which pod runs how many), `letters.rs`, `dead.rs` and `redrive.rs` (what was given up).
 
 mod attempt;
 mod cell;

@@ -33,6 +33,16 @@ impl Refused {
     }
 }
 
+/// A pod that has given the first event up.
+async fn after_giving_up(memory: &InMemory, ledger: &Ledger) -> Engine {
+    let engine = pod(memory);
+    let consumer = refusing(&engine, ledger, &Refused::of(&["one"])).max_attempts(1);
+    let consumer = consumer.await.expect("registered");
+    let first = append(&notes(&engine), "one").await;
+    commits(&consumer, first).await;
+    engine
+}
+
 /// Waits until there are as many letters as `wanted` says.
 async fn until(letters: &DeadLetters, wanted: impl Fn(&[DeadLetter]) -> bool) -> Vec<DeadLetter> {
     let mut changes = letters.changes();
@@ -222,12 +232,7 @@ async fn an_event_that_kills_its_pod_is_given_up_and_what_was_begun_beside_it_is
 async fn a_letter_that_kills_its_pod_is_dead_again() {
     let memory = InMemory::new();
     let ledger = Ledger::new();
-    let engine = pod(&memory);
-    let refused = Refused::of(&["one"]);
-    let consumer = refusing(&engine, &ledger, &refused).max_attempts(1).await.expect("registered");
-    let first = append(&notes(&engine), "one").await;
-    commits(&consumer, first).await;
-    stop(&engine).await;
+    stop(&after_giving_up(&memory, &ledger).await).await;
     let engine = pod(&memory);
     let (begun, mut begins) = tokio::sync::mpsc::channel(1);
     let handler = move |_: Delivery<Noted>| {
@@ -254,12 +259,7 @@ async fn a_letter_that_kills_its_pod_is_dead_again() {
 async fn a_letter_that_is_wanted_after_a_death_did_not_cause_it() {
     let memory = InMemory::new();
     let ledger = Ledger::new();
-    let engine = pod(&memory);
-    let refused = Refused::of(&["one"]);
-    let consumer = refusing(&engine, &ledger, &refused).max_attempts(1).await.expect("registered");
-    let first = append(&notes(&engine), "one").await;
-    commits(&consumer, first).await;
-    kill(&engine).await;
+    kill(&after_giving_up(&memory, &ledger).await).await;
     let engine = pod(&memory);
     letters(&engine).redrive(Which::All).await.expect("requested");
     noting(&engine, "next", &ledger).await.expect("registered");
