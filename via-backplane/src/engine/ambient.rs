@@ -20,6 +20,14 @@ pub trait Clock: Send + Sync + 'static {
 pub trait Monotonic: Send + Sync + 'static {
     /// The time since some moment that stays the same for as long as this clock lives.
     fn now(&self) -> Duration;
+
+    /// Some number that is cheaper to read than the time, and another one once time has passed: while it stays the same, no more than
+    /// 10 milliseconds have, of those that this clock counts. `None` if there is none, and then the time itself is read.
+    ///
+    /// It saves reading the clock where that would cost as much as what is done in between, and is never relied on for long.
+    fn tick(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Random bits, for event ids and jitter.
@@ -60,6 +68,13 @@ impl Monotonic for Uptime {
         // `std::time::Instant` is CLOCK_MONOTONIC, which stands still while the machine sleeps.
         let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Duration::try_from(since_boot).unwrap_or_default() // Time since boot is never negative.
+    }
+
+    /// The time of day as of the kernel's last tick, of which there are between 100 and 1,000 a second. It jumps after a suspension, as
+    /// CLOCK_MONOTONIC_COARSE does not; there is no coarse CLOCK_BOOTTIME.
+    fn tick(&self) -> Option<u64> {
+        let at = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Some((at.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(at.tv_nsec as u64))
     }
 }
 

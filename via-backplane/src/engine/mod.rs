@@ -17,6 +17,7 @@ mod decode;
 mod digest;
 mod events;
 mod family;
+mod glance;
 #[cfg(test)]
 #[path = "../../tests/it/golden_file.rs"]
 mod golden_file;

@@ -25,6 +25,7 @@ use crate::{
     engine::{
         control::Moved,
         decode::{Problem, decode},
+        glance::Glance,
         retry::Delays,
         supervisor::Stop,
     },
@@ -80,6 +81,7 @@ pub(super) struct Owner<'a, E> {
     got_on: (Offset, Duration),
     /// When this turn of its loop began.
     turn_began: Duration,
+    glance: Glance,
     /// What was handled and is not in the metrics yet.
     handled: u64,
     shown_attempts: u32,
@@ -150,6 +152,7 @@ impl<'a, E: Event> Owner<'a, E> {
             over: None,
             got_on: (committed.offset, runner.place.now()),
             turn_began: runner.place.now(),
+            glance: Glance::default(),
             handled: 0,
             shown_attempts: u32::MAX,
             redrives: Redrives::new(runner, &lease),
@@ -161,7 +164,7 @@ impl<'a, E: Event> Owner<'a, E> {
     /// Works until something ends it; answers the lease, unless it was lost.
     pub(super) async fn work(mut self, stop: &Stop) -> (Option<Lease>, Over) {
         loop {
-            self.turn_began = self.now();
+            self.turn_began = self.glance.read(&*self.runner.core.ambient.monotonic);
             let has_more = self.begin_attempts();
             match self.over {
                 None => self.redrives.begin(self.runner),
@@ -211,8 +214,8 @@ impl<'a, E: Event> Owner<'a, E> {
 
     /// Begins what can be begun, until something else has its turn; answers whether there may be more.
     fn begin_attempts(&mut self) -> bool {
+        let mut now = self.turn_began;
         loop {
-            let now = self.now();
             let Some(concurrency) = self.may_begin(now) else { return false };
             let has_begun = if self.window.is_clear() {
                 self.begin_first()
@@ -226,6 +229,7 @@ impl<'a, E: Event> Owner<'a, E> {
             }
             let commits =
                 self.lease.is_some() && self.window.handled_first() >= self.options().commit_records;
+            now = self.glance.look(&*self.runner.core.ambient.monotonic);
             if commits || now >= self.turn_began + TURN {
                 return true;
             }
@@ -234,7 +238,9 @@ impl<'a, E: Event> Owner<'a, E> {
 
     /// How many attempts may run at a time, if one may begin now.
     fn may_begin(&self, now: Duration) -> Option<usize> {
-        let is_late = now >= self.begins_until && self.runner.core.ambient.rules().begin_within_lease;
+        // It may be a little later than a glance tells.
+        let is_late = now + Glance::BEHIND >= self.begins_until;
+        let is_late = is_late && self.runner.core.ambient.rules().begin_within_lease;
         if self.over.is_some() || is_late {
             return None;
         }

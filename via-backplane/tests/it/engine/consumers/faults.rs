@@ -1,8 +1,11 @@
 //! Pods that are cut off or replaced, logs that are, and events that a pod does not know.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use via_backplane::{
-    Block, Family,
+    Block, Family, Monotonic,
     fault::{Faulty, Link, Plan},
 };
 
@@ -32,6 +35,72 @@ fn linked(memory: &InMemory) -> (Engine, Link) {
     let link = Link::new();
     let faulty = Faulty::new(Arc::new(memory.clone()), Plan::none(), &link);
     (Engine::builder(Arc::new(faulty)).deterministic().start(), link)
+}
+
+/// The runtime's clock, and how long this pod stood still besides. Its ticks may tell of that or not.
+struct Halting {
+    started: Instant,
+    still: Arc<AtomicU64>,
+    ticks: bool,
+}
+
+impl Monotonic for Halting {
+    fn now(&self) -> Duration {
+        self.started.elapsed() + Duration::from_secs(self.still.load(Ordering::Relaxed))
+    }
+
+    fn tick(&self) -> Option<u64> {
+        Some(if self.ticks { self.now().as_millis() as u64 } else { 0 })
+    }
+}
+
+/// What a pod begins of 100 events after it stood still for a lease in the middle of the tenth, while it cannot renew.
+async fn begun_after_standing_still(ticks: bool) -> usize {
+    const BEFORE: usize = 10;
+    const EVENTS: usize = 100;
+    let memory = InMemory::new();
+    let other = pod(&memory);
+    let mut last = Offset::BEGIN;
+    for number in 0..EVENTS {
+        last = append(&notes(&other), &format!("{number}")).await;
+    }
+    let still = Arc::new(AtomicU64::new(0));
+    let clock = Halting { started: Instant::now(), still: still.clone(), ticks };
+    let link = Link::new();
+    let faulty = Faulty::new(Arc::new(memory.clone()), Plan::none(), &link);
+    let engine = Engine::builder(Arc::new(faulty)).deterministic().monotonic(clock).start();
+    let (ledger, cut) = (Ledger::new(), link.clone());
+    let given = ledger.clone();
+    let handler = move |delivery: Delivery<Noted>| {
+        given.note("pod", &delivery);
+        if given.lines().len() == BEFORE {
+            still.store(LEASE.as_secs(), Ordering::Relaxed);
+            cut.interrupt();
+        }
+        async { Ok::<_, std::io::Error>(()) }
+    };
+    let consumer = notes(&engine).on_event("note", handler).lease(LEASE).await.expect("registered");
+    ledger.holds(BEFORE).await;
+    // Long enough for all of them: nothing waits but what may not begin.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = ledger.lines().len() - BEFORE;
+    link.restore();
+    commits(&consumer, last).await;
+    stop(&engine).await;
+    stop(&other).await;
+    begun
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_stood_still_between_two_events_does_not_begin_the_next() {
+    assert_eq!(begun_after_standing_still(true).await, 0);
+}
+
+/// A machine's own clock may be late after its processors were taken away from it.
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_clock_does_not_tick_begins_few_before_it_reads_the_time() {
+    let begun = begun_after_standing_still(false).await;
+    assert!((1..16).contains(&begun), "{begun}");
 }
 
 async fn blocked(consumer: &Consumer) -> Block {
