@@ -91,6 +91,11 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// [`EnvelopeError`] says what is wrong with the bytes; such a record is undecodable for every binary.
     pub fn decode(record: &'a [u8]) -> Result<Self, EnvelopeError> {
+        Self::decode_named(record, "")
+    }
+
+    /// Reads a record whose name is probably this one: to compare the bytes costs less than to look whether they are UTF-8.
+    pub(crate) fn decode_named(record: &'a [u8], probably: &'static str) -> Result<Self, EnvelopeError> {
         use EnvelopeError::Malformed;
 
         let (mut id, mut trace) = (None, None);
@@ -116,14 +121,14 @@ impl<'a> Envelope<'a> {
             match key {
                 ID => id = Some(reader.bytes().ok_or(Malformed)?),
                 TIME => envelope.time = reader.fixed64().ok_or(Malformed)?,
-                NAME => envelope.name = text("name", &mut reader)?,
+                NAME => envelope.name = text("name", &mut reader, probably)?,
                 // Protobuf truncates a 64-bit varint in a 32-bit field.
                 VERSION => envelope.version = reader.varint().ok_or(Malformed)? as u32,
                 CODEC => envelope.codec = CodecId(reader.varint().ok_or(Malformed)? as u32),
                 PAYLOAD => envelope.payload = reader.bytes().ok_or(Malformed)?,
                 TRACE => trace = Some(reader.bytes().ok_or(Malformed)?),
-                TRACE_STATE => envelope.trace_state = Some(text("trace_state", &mut reader)?),
-                SUBJECT => envelope.subject = Some(text("subject", &mut reader)?),
+                TRACE_STATE => envelope.trace_state = Some(text("trace_state", &mut reader, "")?),
+                SUBJECT => envelope.subject = Some(text("subject", &mut reader, "")?),
                 _ if wire::number(key) <= LAST => {
                     return Err(EnvelopeError::WireType { field: wire::number(key) });
                 }
@@ -277,8 +282,15 @@ impl EnvelopeError {
     }
 }
 
-fn text<'a>(field: &'static str, reader: &mut Reader<'a>) -> Result<&'a str, EnvelopeError> {
+fn text<'a>(
+    field: &'static str,
+    reader: &mut Reader<'a>,
+    probably: &'static str,
+) -> Result<&'a str, EnvelopeError> {
     let bytes = reader.bytes().ok_or(EnvelopeError::Malformed)?;
+    if bytes == probably.as_bytes() {
+        return Ok(probably);
+    }
     std::str::from_utf8(bytes).map_err(|source| EnvelopeError::Utf8 { field, source })
 }
 

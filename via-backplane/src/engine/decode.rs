@@ -44,7 +44,7 @@ pub(crate) fn open<E: Event, T>(
     record: &Stored<'_>,
     make: impl FnOnce(E, &Envelope<'_>) -> T,
 ) -> Result<T, Problem> {
-    let opened = Envelope::decode(record.bytes);
+    let opened = Envelope::decode_named(record.bytes, E::NAME);
     // By reference: to copy it would cost as much as decoding a small payload.
     let envelope = match &opened {
         Ok(envelope) => envelope,
