@@ -17,8 +17,13 @@ use crate::{
     streams::{self, Kind, Storage, Wish},
 };
 
-/// Messages the client holds per subscription before it drops some; readers notice and read them again.
-const SUBSCRIPTION_CAPACITY: usize = 65_536;
+/// What the server sends a reader before it has read any of it: its flow control's window, a constant of nats-server.
+const WINDOW: usize = 32 << 20;
+/// The least that a message counts for in that window: its subject, the one for its acknowledgement, and a record of 40 bytes.
+const SMALLEST_MESSAGE: usize = 128;
+/// Messages the client holds per subscription before it drops some; readers notice and read them again. It is never less than the
+/// server sends: a reader that is a little slower than the connection would be sent everything twice, and be slower for that.
+const SUBSCRIPTION_CAPACITY: usize = WINDOW / SMALLEST_MESSAGE;
 /// How often a quiet server is asked whether it is there. The client leaves one that missed two for another one: a server
 /// that is stopped or cut off keeps its connections open, and nothing else tells.
 const PING_EVERY: Duration = Duration::from_secs(3);
@@ -95,8 +100,8 @@ impl Builder {
 
     /// Uses a client that exists, with whatever credentials and TLS it has. Closing the backplane leaves it open.
     ///
-    /// The client should hold at least as many messages per subscription as the default (65,536): readers read again what
-    /// it drops, and an answer that it drops is an unknown outcome.
+    /// The client should hold 262,144 messages per subscription, four times its default: readers read again what it drops, which is most
+    /// of what they are sent if they are slower than the connection, and an answer that it drops is an unknown outcome.
     ///
     /// What the servers report goes to the client's own event callback and not here: a call that lacks a permission then ends
     /// with the request timeout, and its error does not name the permission.

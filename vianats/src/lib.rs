@@ -54,9 +54,9 @@
 //! # What is bounded, and how
 //!
 //! - Appends in flight: 64 MiB, and 8,192 of them. More wait, for at most the request timeout.
-//! - A subscription holds at most 65,536 messages on the client, and 32 MiB by the server's flow control. What a slow reader
-//!   makes the client drop is read again; nothing is lost.
-//! - A listener to a topic holds 65,536 messages, and loses what comes then.
+//! - A subscription holds at most 32 MiB on the client, by the server's flow control, and 262,144 messages, which take up to 50 MiB
+//!   more. What a slow reader makes the client drop all the same is read again (`via_backplane_reread_total`); nothing is lost.
+//! - A listener to a topic holds 262,144 messages, and loses what comes then.
 //! - Every call ends. Each of its steps waits for at most the request timeout (twelve seconds unless set): an append's are its
 //!   turn, its attempts together, and the question whether an id is known; a read's are one per message.
 //! - Reconnecting never ends: from 50 ms to two seconds apart, jittered.

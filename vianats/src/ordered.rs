@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use via_backplane::{BackendError, ErrorKind};
+use via_backplane::{BackendError, ErrorKind, metrics::REREAD};
 
 use crate::{
     api::{self, ApiError},
@@ -226,6 +226,7 @@ impl<S> Ordered<S> {
             filter = self.filter,
             "messages were dropped by the client, and are read again"
         );
+        metrics::counter!(REREAD).increment(1);
         let abandoned = self.consumer.clone();
         let opened = open(&self.link, &self.stream, &self.filter, Start::After(self.last)).await?;
         self.consumer = opened.consumer;

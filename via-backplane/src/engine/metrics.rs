@@ -45,6 +45,8 @@ pub(crate) const RECONNECTS: &str = "via_backplane_reconnects_total";
 pub(crate) const APPEND_SECONDS: &str = "via_backplane_append_seconds";
 /// Counted by adapters: what is among the `events` or the `cells` under a name that no key becomes.
 pub const FOREIGN: &str = "via_backplane_foreign_total";
+/// Counted by adapters: how often messages that a slow reader had dropped were read again.
+pub const REREAD: &str = "via_backplane_reread_total";
 pub(crate) const CONSUMER_LAG_EVENTS: &str = "via_consumer_lag_events";
 pub(crate) const CONSUMER_LAG_SECONDS: &str = "via_consumer_lag_seconds";
 pub(crate) const CONSUMER_ATTEMPTS: &str = "via_consumer_attempts";
@@ -278,6 +280,12 @@ pub const CATALOGUE: &[Metric] = &[
         Kind::Counter,
         &["of"],
         "messages somebody else put among the events or the cells, under names that are nobody's; they are skipped",
+    ),
+    Metric::new(
+        REREAD,
+        Kind::Counter,
+        &[],
+        "times a reader was so far behind that messages for it were dropped on this pod, and read again",
     ),
     Metric::new(
         CONSUMER_OWNER,
