@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
     /// Events in the log.
     #[arg(long, default_value_t = 1_000_000)]
     events: usize,
-    /// Runs of each side; the medians are reported.
-    #[arg(long, default_value_t = 5)]
+    /// Runs of each side; the medians are reported. In memory a run is short beside a machine's moods, so of five most may be in one of them.
+    #[arg(long, default_value_t = 15)]
     runs: usize,
     /// Pods that are killed, and as many that are stopped.
     #[arg(long, default_value_t = 20)]
