@@ -34,7 +34,7 @@ use crate::{
 
 /// How long attempts that end at once may take together before other tasks of this thread get their turn.
 const TURN: Duration = Duration::from_micros(100);
-/// How often an owner moves its pin on, and looks how far it is behind.
+/// How often an owner moves its pin on, and looks how far it is behind. It lets go of its tail where a batch lasts for longer.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// A consumer that lags and has committed nothing for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
@@ -59,6 +59,8 @@ pub(super) struct Owner<'a, E> {
     reading: Reading,
     /// What is left of the last batch.
     taken: Option<Taken>,
+    /// A batch has come since the last upkeep.
+    has_read: bool,
     window: Window,
     running: FuturesUnordered<BoxFuture<'static, (SlotId, Outcome)>>,
     /// Those that are being given up.
@@ -142,6 +144,7 @@ impl<'a, E: Event> Owner<'a, E> {
             watch,
             reading: Reading::Rests(Box::new(source)),
             taken: None,
+            has_read: false,
             window: Window::new(committed.epoch, runner.options.spread()),
             running: FuturesUnordered::new(),
             burying: FuturesUnordered::new(),
@@ -191,7 +194,7 @@ impl<'a, E: Event> Owner<'a, E> {
                 Some((id, outcome)) = self.burying.next(), if !self.burying.is_empty() => self.buried(id, outcome),
                 () = self.redrives.next() => {}
                 taken = self.reading.next(), if self.taken.is_none() && self.over.is_none() => match taken {
-                    Ok(taken) => self.taken = Some(taken),
+                    Ok(taken) => (self.taken, self.has_read) = (Some(taken), true),
                     Err(Replaced) => self.over = Some(Over::Blocked(Block::Replaced)),
                 },
                 change = async { self.watch.as_mut().expect("checked").next().await }, if self.watch.is_some() => {
@@ -549,6 +552,9 @@ impl<'a, E: Event> Owner<'a, E> {
             Kept::PinLost if self.over.is_none() => self.over = Some(Over::Again),
             Kept::PinLost | Kept::Unknown => {}
         }
+        if !std::mem::take(&mut self.has_read) {
+            self.reading.let_go();
+        }
         let committed = Head { epoch: self.window.epoch(), offset: self.committed };
         self.upkeep = upkeep(self.runner, committed, UPKEEP);
     }
@@ -603,6 +609,13 @@ impl<'a, E: Event> Owner<'a, E> {
 }
 
 impl Reading {
+    /// Whoever waits for records keeps waiting.
+    fn let_go(&mut self) {
+        if let Self::Rests(source) = self {
+            source.let_go();
+        }
+    }
+
     /// The next records; cancel-safe.
     async fn next(&mut self) -> Result<Taken, Replaced> {
         if matches!(self, Self::Rests(_))

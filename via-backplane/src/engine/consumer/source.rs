@@ -52,6 +52,12 @@ impl Source {
         Self { core, selector, cursor, is_verified: false, records: None, tail }
     }
 
+    /// Lets go of the tail until records are wanted again: whoever handles those it has given takes so long that an adapter would fill
+    /// up with the ones that follow.
+    pub(super) fn let_go(&mut self) {
+        self.records = None;
+    }
+
     /// Waits for the next records, and comes back with them.
     pub(super) async fn next(mut self) -> (Self, Result<Taken, Replaced>) {
         loop {

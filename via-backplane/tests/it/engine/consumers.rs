@@ -8,6 +8,7 @@ mod loudness;
 mod operators;
 mod owners;
 mod rules;
+mod slow;
 mod spreading;
 mod successors;
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Level, Metadata, span};
@@ -22,25 +23,33 @@ use via_inmem::InMemory;
 
 use super::{PATIENCE, note, noted, notes, stop, until};
 
-/// A backplane whose log can be told to refuse its tails, and to leave appends without an answer.
-struct Refusing {
+/// A backplane whose log can be told to refuse its tails, and to leave appends without an answer; it counts the tails.
+pub(super) struct Refusing {
     inner: InMemory,
     refusal: Mutex<Option<ErrorKind>>,
     heads: AtomicUsize,
     /// How long an append takes until it says that nobody knows.
     unknown_after: Mutex<Option<Duration>>,
     appends: AtomicUsize,
+    /// Held by each tail that is open.
+    tails: Arc<()>,
 }
 
 impl Refusing {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             inner: InMemory::new(),
             refusal: Mutex::default(),
             heads: AtomicUsize::default(),
             unknown_after: Mutex::default(),
             appends: AtomicUsize::default(),
+            tails: Arc::default(),
         })
+    }
+
+    /// How many tails are open.
+    pub(super) fn tails(&self) -> usize {
+        Arc::strong_count(&self.tails) - 1
     }
 
     fn refuse(&self, refusal: Option<ErrorKind>) {
@@ -98,7 +107,10 @@ impl EventLog for Refusing {
         selector: &'a Selector,
         from: Resume,
     ) -> Reply<'a, Result<Subscription, BackendError>> {
-        self.inner.log().subscribe(selector, from)
+        Reply::later(async move {
+            let (tail, is_open) = (self.inner.log().subscribe(selector, from).await?, self.tails.clone());
+            Ok(tail.inspect(move |_| drop(is_open.clone())).boxed())
+        })
     }
 
     fn read<'a>(
