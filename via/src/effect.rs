@@ -161,6 +161,8 @@ impl<E: Event> Effect<'_, E> {
         retry_backoff(base: Duration, max: Duration);
         /// Gives an event up after so many attempts; see [`OnEvent::max_attempts`].
         max_attempts(attempts: u32);
+        /// Drops a dead letter so long after its last failure; see [`OnEvent::expire_letters`].
+        expire_letters(after: Duration);
         /// How long a handler may take; see [`OnEvent::handler_timeout`].
         handler_timeout(at_most: Duration);
         /// How many handlers run at a time; see [`OnEvent::concurrency`].

@@ -53,6 +53,7 @@ pub(crate) const CONSUMER_ATTEMPTS: &str = "via_consumer_attempts";
 pub(crate) const CONSUMER_ERRORS: &str = "via_consumer_errors_total";
 pub(crate) const CONSUMER_UNDECODABLE: &str = "via_consumer_undecodable_total";
 pub(crate) const CONSUMER_DEAD_LETTERED: &str = "via_consumer_dead_lettered_total";
+pub(crate) const CONSUMER_EXPIRED: &str = "via_consumer_expired_total";
 pub(crate) const CONSUMER_BLOCKED: &str = "via_consumer_blocked";
 pub(crate) const CONSUMER_HANDLED: &str = "via_consumer_handled_total";
 pub(crate) const CONSUMER_HANDLER_SECONDS: &str = "via_consumer_handler_seconds";
@@ -337,6 +338,12 @@ pub const CATALOGUE: &[Metric] = &[
         "events this pod has given up: they are among the dead letters",
     ),
     Metric::new(
+        CONSUMER_EXPIRED,
+        Kind::Counter,
+        &["family", "consumer"],
+        "dead letters this pod has dropped because they were too old",
+    ),
+    Metric::new(
         CONSUMER_HANDLER_SECONDS,
         Kind::Histogram,
         &["family", "consumer"],
@@ -443,6 +450,7 @@ pub(crate) struct OfConsumer {
     pub(crate) undecodable: Counter,
     pub(crate) commits: Counter,
     pub(crate) dead_lettered: Counter,
+    pub(crate) expired: Counter,
     pub(crate) handler_seconds: Histogram,
 }
 
@@ -460,6 +468,7 @@ impl OfConsumer {
             undecodable: counter!(CONSUMER_UNDECODABLE, &labels),
             commits: counter!(CONSUMER_COMMITS, &labels),
             dead_lettered: counter!(CONSUMER_DEAD_LETTERED, &labels),
+            expired: counter!(CONSUMER_EXPIRED, &labels),
             handler_seconds: histogram!(CONSUMER_HANDLER_SECONDS, &labels),
         }
     }

@@ -221,6 +221,16 @@ impl DeadLetters {
         self.request(which, |_| true, |places| Happened::Dropped { places }).await
     }
 
+    /// Drops those that failed last before this, and that nobody wants handled again; answers how many.
+    pub(super) async fn expire(&self, before: SystemTime) -> Result<usize, DeadLetterError> {
+        let (which, is_left) = (Which::FailedBefore(before), |letter: &Letter| !letter.is_wanted);
+        // This is asked every few seconds, and there is seldom one.
+        if !self.state.read().is_some_and(|letters| which.of(&letters).any(is_left)) {
+            return Ok(0);
+        }
+        self.request(which, is_left, |places| Happened::Dropped { places }).await
+    }
+
     async fn request(
         &self,
         which: Which,

@@ -244,6 +244,15 @@ impl<E: Event> OnEvent<E> {
         self
     }
 
+    /// Drops a dead letter so long after its last failure; never, unless set. One that is to be handled again is not dropped.
+    ///
+    /// The owner looks every few seconds, and tells of what it drops in the log and in `via_consumer_expired_total`. Times are by the pods' own
+    /// clocks: one that is ahead drops letters that much too early.
+    pub fn expire_letters(mut self, after: Duration) -> Self {
+        self.options.letters_last = Some(after);
+        self
+    }
+
     /// How long a handler may take; 30 seconds unless set. One that takes longer is dropped, which counts as a failure.
     pub fn handler_timeout(mut self, at_most: Duration) -> Self {
         self.options.handler_timeout = at_most;

@@ -46,6 +46,8 @@ pub(super) struct Options {
     pub(super) max_attempts: Option<NonZeroU32>,
     /// Whom to tell of what is given up, before it is written down.
     pub(super) sink: Option<Sink>,
+    /// How long after its last failure a dead letter is dropped; never, if there is no such time.
+    pub(super) letters_last: Option<Duration>,
 }
 
 impl Default for Options {
@@ -63,6 +65,7 @@ impl Default for Options {
             retry_max: Duration::from_secs(30),
             max_attempts: None,
             sink: None,
+            letters_last: None,
         }
     }
 }

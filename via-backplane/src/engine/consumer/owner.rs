@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 
+use tokio::time::timeout;
+
 use super::{
     attempt::{Attempts, Begun, Outcome},
     cell::ConsumerCell,
-    dead::{give_up, raw},
+    dead::{GIVE_UP_WITHIN, give_up, raw},
     lease::{Lease, Lost},
     letters::{Burial, Place},
     options::Options,
@@ -639,12 +641,26 @@ fn newer<E: Event>(slot: &super::window::Slot) -> Block {
     }
 }
 
-/// Moves the pin on to what is committed, and asks how far the log is.
+/// Moves the pin on to what is committed, and asks how far the log is; drops dead letters that are too old.
 fn upkeep<E>(runner: &Runner<E>, committed: Head, after: Duration) -> BoxFuture<'static, Kept> {
     let (control, name) = (runner.control.clone(), runner.name.clone());
     let (core, selector) = (runner.core.clone(), runner.selector.clone());
+    let expiry = runner.options.letters_last.map(|last| (last, runner.letters.clone()));
+    let expired = runner.metrics.expired.clone();
     async move {
         tokio::time::sleep(after).await;
+        if let Some((last, letters)) = expiry
+            && let Some(before) = core.ambient.clock.now().checked_sub(last)
+        {
+            match timeout(GIVE_UP_WITHIN, letters.expire(before)).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(letters)) => {
+                    tracing::warn!(consumer = %name, letters, "dead letters were dropped: they are older than they may be");
+                    expired.increment(letters as u64);
+                }
+                failed => tracing::debug!(consumer = %name, ?failed, "dead letters that are too old are still there"),
+            }
+        }
         match control.advance(&name, committed).await {
             Ok(Moved::Pinned(_)) => {}
             Ok(_) => return Kept::PinLost,

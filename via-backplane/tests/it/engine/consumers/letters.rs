@@ -1,10 +1,13 @@
 //! What is given up, and what becomes of it.
 
-use tokio::time::sleep;
-use via_backplane::{DeadLetter, DeadLetters, Key, UnreadableLetter, Which};
+use std::time::SystemTime;
+
+use ::metrics::set_default_local_recorder;
+use tokio::time::{Instant, sleep};
+use via_backplane::{Clock, DeadLetter, DeadLetters, Key, UnreadableLetter, Which};
 
 use super::*;
-use crate::engine::{append_raw, record};
+use crate::engine::{append_raw, measures::Meter, record};
 
 fn letters(engine: &Engine) -> DeadLetters {
     engine.dead_letters("notes", "note").expect("valid names")
@@ -290,4 +293,42 @@ async fn letters_are_dropped_one_by_one_or_by_age() {
     assert_eq!(letters(&engine).drop_letters(Which::FailedBefore(later)).await.expect("dropped"), 2);
     until(&letters(&engine), <[DeadLetter]>::is_empty).await;
     stop(&engine).await;
+}
+
+/// A time of day that goes as paused time does.
+struct Paused(Instant);
+
+impl Clock for Paused {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + self.0.elapsed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_expire_where_that_is_wanted_but_none_that_is_to_be_handled_again() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let meter = Meter::default();
+    let _here = set_default_local_recorder(&meter);
+    let clock = Paused(Instant::now());
+    let engine = Engine::builder(Arc::new(InMemory::new())).deterministic().clock(clock).start();
+    let (hangs, is_hanging) = watch::channel(false);
+    let handler = move |_: Delivery<Noted>| {
+        let hangs = *is_hanging.borrow();
+        async move { if hangs { std::future::pending().await } else { Err::<(), _>("refused") } }
+    };
+    let registered = notes(&engine).on_event("note", handler).max_attempts(1).handler_timeout(1_000 * MINUTE);
+    let consumer = registered.expire_letters(60 * MINUTE).await.expect("registered");
+    append(&notes(&engine), "one").await;
+    let wanted = append(&notes(&engine), "two").await;
+    commits(&consumer, wanted).await;
+    let kept = until(&letters(&engine), |letters| letters.len() == 2).await;
+    hangs.send_replace(true);
+    letters(&engine).redrive(Which::One(kept[1].at)).await.expect("requested");
+    sleep(59 * MINUTE).await;
+    assert_eq!(letters(&engine).list().await.len(), 2);
+    sleep(2 * MINUTE).await;
+    let left = letters(&engine).list().await;
+    assert_eq!(left.iter().map(|letter| letter.at.offset).collect::<Vec<_>>(), [wanted]);
+    assert_eq!(meter.count("via_consumer_expired_total{family=notes,consumer=note}"), 1);
+    kill(&engine).await;
 }
