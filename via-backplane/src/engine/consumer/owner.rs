@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-
 use tokio::time::timeout;
 
 use super::{
