@@ -121,14 +121,19 @@ impl<'a> Envelope<'a> {
             match key {
                 ID => id = Some(reader.bytes().ok_or(Malformed)?),
                 TIME => envelope.time = reader.fixed64().ok_or(Malformed)?,
-                NAME => envelope.name = text("name", &mut reader, probably)?,
+                NAME => {
+                    let name = reader.bytes().ok_or(Malformed)?;
+                    envelope.name = if name == probably.as_bytes() { probably } else { text("name", name)? };
+                }
                 // Protobuf truncates a 64-bit varint in a 32-bit field.
                 VERSION => envelope.version = reader.varint().ok_or(Malformed)? as u32,
                 CODEC => envelope.codec = CodecId(reader.varint().ok_or(Malformed)? as u32),
                 PAYLOAD => envelope.payload = reader.bytes().ok_or(Malformed)?,
                 TRACE => trace = Some(reader.bytes().ok_or(Malformed)?),
-                TRACE_STATE => envelope.trace_state = Some(text("trace_state", &mut reader, "")?),
-                SUBJECT => envelope.subject = Some(text("subject", &mut reader, "")?),
+                TRACE_STATE => {
+                    envelope.trace_state = Some(text("trace_state", reader.bytes().ok_or(Malformed)?)?);
+                }
+                SUBJECT => envelope.subject = Some(text("subject", reader.bytes().ok_or(Malformed)?)?),
                 _ if wire::number(key) <= LAST => {
                     return Err(EnvelopeError::WireType { field: wire::number(key) });
                 }
@@ -282,15 +287,7 @@ impl EnvelopeError {
     }
 }
 
-fn text<'a>(
-    field: &'static str,
-    reader: &mut Reader<'a>,
-    probably: &'static str,
-) -> Result<&'a str, EnvelopeError> {
-    let bytes = reader.bytes().ok_or(EnvelopeError::Malformed)?;
-    if bytes == probably.as_bytes() {
-        return Ok(probably);
-    }
+fn text<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, EnvelopeError> {
     std::str::from_utf8(bytes).map_err(|source| EnvelopeError::Utf8 { field, source })
 }
 
