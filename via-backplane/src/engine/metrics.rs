@@ -286,7 +286,7 @@ pub const CATALOGUE: &[Metric] = &[
         REREAD,
         Kind::Counter,
         &[],
-        "times a reader was so far behind that messages for it were dropped on this pod, and read again",
+        "times messages were dropped on this pod, or seemed to be, because a reader was too far behind, and were read again",
     ),
     Metric::new(
         CONSUMER_OWNER,
