@@ -11,7 +11,10 @@ use std::{
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{Level, Metadata, span};
 use via_backplane::{
     Append, AppendError, AppendFailed, AppendId, AppendOptions, Appended, BackendError, Backplane, Batch,
@@ -31,8 +34,24 @@ pub(super) struct Refusing {
     /// How long an append takes until it says that nobody knows.
     unknown_after: Mutex<Option<Duration>>,
     appends: AtomicUsize,
-    /// Held by each tail that is open.
-    tails: Arc<()>,
+    /// How many tails are open.
+    tails: watch::Sender<usize>,
+}
+
+/// A tail, for as long as it is open.
+struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    fn new(tails: &watch::Sender<usize>) -> Self {
+        tails.send_modify(|tails| *tails += 1);
+        Self(tails.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|tails| *tails -= 1);
+    }
 }
 
 impl Refusing {
@@ -43,13 +62,13 @@ impl Refusing {
             heads: AtomicUsize::default(),
             unknown_after: Mutex::default(),
             appends: AtomicUsize::default(),
-            tails: Arc::default(),
+            tails: watch::Sender::default(),
         })
     }
 
-    /// How many tails are open.
-    pub(super) fn tails(&self) -> usize {
-        Arc::strong_count(&self.tails) - 1
+    /// Waits until so many tails are open.
+    pub(super) async fn has_tails(&self, wanted: usize) {
+        self.tails.subscribe().wait_for(|tails| *tails == wanted).await.expect("it counts for ever");
     }
 
     fn refuse(&self, refusal: Option<ErrorKind>) {
@@ -108,8 +127,9 @@ impl EventLog for Refusing {
         from: Resume,
     ) -> Reply<'a, Result<Subscription, BackendError>> {
         Reply::later(async move {
-            let (tail, is_open) = (self.inner.log().subscribe(selector, from).await?, self.tails.clone());
-            Ok(tail.inspect(move |_| drop(is_open.clone())).boxed())
+            let tail = self.inner.log().subscribe(selector, from).await?;
+            let counted = Counted::new(&self.tails);
+            Ok(tail.inspect(move |_| _ = &counted).boxed())
         })
     }
 

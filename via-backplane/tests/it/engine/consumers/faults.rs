@@ -79,13 +79,14 @@ async fn begun_after_standing_still(ticks: bool) -> usize {
         }
         async { Ok::<_, std::io::Error>(()) }
     };
-    let consumer = notes(&engine).on_event("note", handler).lease(LEASE).await.expect("registered");
+    notes(&engine).on_event("note", handler).lease(LEASE).await.expect("registered");
     ledger.holds(BEFORE).await;
-    // Long enough for all of them: nothing waits but what may not begin.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let begun = ledger.lines().len() - BEFORE;
+    // Whoever takes over has waited for a lease: until then the other one could have begun all of them.
+    let second = noting(&other, "other", &ledger).await.expect("registered");
+    owns(&second).await;
+    commits(&second, last).await;
+    let begun = ledger.lines().iter().filter(|line| line.pod == "pod").count() - BEFORE;
     link.restore();
-    commits(&consumer, last).await;
     stop(&engine).await;
     stop(&other).await;
     begun
